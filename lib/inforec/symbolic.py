@@ -1,0 +1,157 @@
+"""SymPy forms of the book's laws and losses: one source for the chapters and the tests.
+
+Every function takes SymPy expressions and returns SymPy expressions, in nats, for one user, so that
+a formula can be differentiated, compared with its closed form for *general* symbols, and evaluated
+at numbers beside the library's tensors.
+
+>>> score = symbols("s", 3)
+>>> gradient(softmax_loss(score, 0), score)[1]
+exp(s_1)/(exp(s_0) + exp(s_1) + exp(s_2))
+
+Letters: n items, C categories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import sympy as sp
+
+
+def symbols(name: str, n: int, *, positive: bool = False) -> tuple[sp.Symbol, ...]:
+    """n real symbols name_0 .. name_{n-1}; positive ones where a logarithm is taken of them."""
+    assumption = {"positive": True} if positive else {"real": True}
+    return tuple(sp.Symbol(f"{name}_{i}", **assumption) for i in range(n))
+
+
+def law_symbols(name: str, n: int) -> tuple[sp.Expr, ...]:
+    """A general law on n outcomes: n - 1 positive symbols, and 1 minus their sum as the last."""
+    free = symbols(name, n - 1, positive=True)
+    return (*free, 1 - sum(free))
+
+
+def weight_symbols(name: str, n: int, num_categories: int) -> sp.ImmutableMatrix:
+    """(n, C) matrix of positive symbols: general weights, whose rows need not sum to 1."""
+    return sp.ImmutableMatrix(
+        n, num_categories, lambda i, c: sp.Symbol(f"{name}_{i}{c}", positive=True)
+    )
+
+
+def log_sum_exp(score: Sequence, temperature=1) -> sp.Expr:
+    """log sum_i exp(s_i / temperature)."""
+    return sp.log(sum(sp.exp(s / temperature) for s in score))
+
+
+def softmax(score: Sequence, temperature=1) -> list[sp.Expr]:
+    """The law Q_i = exp(s_i / temperature) / sum_j exp(s_j / temperature)."""
+    weight = [sp.exp(s / temperature) for s in score]
+    return [w / sum(weight) for w in weight]
+
+
+def entropy(law: Sequence) -> sp.Expr:
+    """H(Q) = -sum_i Q_i log Q_i."""
+    return -sum(q * sp.log(q) for q in law)
+
+
+def cross_entropy(p: Sequence, q: Sequence) -> sp.Expr:
+    """-sum_i P_i log Q_i; a P_i that is the number 0 adds nothing."""
+    return -sum(a * sp.log(b) for a, b in zip(p, q, strict=True) if a != 0)
+
+
+def kl(p: Sequence, q: Sequence) -> sp.Expr:
+    """KL(P || Q) = sum_i P_i log(P_i / Q_i), with 0 log 0 = 0."""
+    return sum(a * (sp.log(a) - sp.log(b)) for a, b in zip(p, q, strict=True) if a != 0)
+
+
+def category_law(law: Sequence, weight: sp.ImmutableMatrix) -> list[sp.Expr]:
+    """q_c = sum_i Q_i A_ic: a law over items seen as a law over categories."""
+    return [sum(q * weight[i, c] for i, q in enumerate(law)) for c in range(weight.cols)]
+
+
+def softmax_loss(score: Sequence, positive: int, temperature=1) -> sp.Expr:
+    """-log Q_positive."""
+    return log_sum_exp(score, temperature) - score[positive] / temperature
+
+
+def item_kl(score: Sequence, p: Sequence, temperature=1) -> sp.Expr:
+    """KL(P || Q) over items, Q the softmax of the scores."""
+    return kl(p, softmax(score, temperature))
+
+
+def category_kl(score: Sequence, p: Sequence, weight: sp.ImmutableMatrix, temperature=1) -> sp.Expr:
+    """KL(p || q) over categories, q_c = sum_i Q_i A_ic, Q the softmax of the scores."""
+    return kl(p, category_law(softmax(score, temperature), weight))
+
+
+def bpr(score: Sequence, positive: int, negative: int) -> sp.Expr:
+    """-log sigmoid(s_positive - s_negative)."""
+    return sp.log(1 + sp.exp(score[negative] - score[positive]))
+
+
+def gradient(expression: sp.Expr, score: Sequence[sp.Symbol]) -> list[sp.Expr]:
+    """The partial derivative of the expression in each score."""
+    return [sp.diff(expression, s) for s in score]
+
+
+def is_zero(expression: sp.Expr, score: Sequence[sp.Symbol], temperature=1) -> bool:
+    """Whether an expression in softmaxes of the scores is 0 for all values of its symbols.
+
+    s_i = temperature log x_i turns every softmax into a quotient of polynomials in the x_i. Each
+    logarithm that is left, of an x_i or of a polynomial, becomes an unknown of its own. The
+    expression is 0 if the numerator of the quotient is the zero polynomial, which SymPy decides
+    exactly. (Where two of the logarithms depend on each other, such as log(x + y) and
+    log(2 x + 2 y), the answer may be False for an expression that is 0; it is never wrongly True.)
+    """
+    x = symbols("x", len(score), positive=True)
+    change = {s: temperature * sp.log(a) for s, a in zip(score, x, strict=True)}
+    rational = sp.expand_log(sp.sympify(expression).subs(change), force=True)
+    # Quotients inside a logarithm become differences of logarithms of polynomials.
+    rational = rational.replace(sp.log, lambda a: sp.expand_log(sp.log(sp.together(a)), force=True))
+    logs = {log: sp.Dummy(f"log_{k}") for k, log in enumerate(rational.atoms(sp.log))}
+    numerator, _ = sp.fraction(sp.together(rational.xreplace(logs)))
+    return sp.expand(numerator) == 0
+
+
+def evaluate(expression, values: Mapping) -> np.ndarray:
+    """Numbers in place of symbols: a float64 array of the shape of ``expression``.
+
+    Args:
+        expression: a SymPy expression, or a sequence or matrix of them.
+        values: from a symbol, or a sequence or matrix of symbols, to a number or an array of the
+            same shape (anything that numpy reads, such as a tensor). Entries that are not symbols,
+            such as the last one of :func:`law_symbols`, are skipped: they follow from the others.
+
+    Raises:
+        ValueError: if shapes differ, or a symbol is left without a value.
+    """
+    known = {}
+    for names, numbers in values.items():
+        names = np.array(names, dtype=object)
+        numbers = np.asarray(numbers, dtype=float)
+        if names.shape != numbers.shape:
+            raise ValueError(f"values: {names.shape} symbols but {numbers.shape} numbers")
+        known |= {
+            name: number
+            for name, number in zip(names.flat, numbers.flat, strict=True)
+            if isinstance(name, sp.Symbol)
+        }
+    flat = np.array(expression, dtype=object)
+    missing = sorted(
+        set().union(*(sp.sympify(e).free_symbols for e in flat.flat)) - known.keys(), key=str
+    )
+    if missing:
+        raise ValueError(f"values: no number for {missing}, which the expression holds")
+    function = sp.lambdify(list(known), list(flat.flat), modules="numpy", cse=True)
+    return np.array(function(*known.values()), dtype=float).reshape(flat.shape)
+
+
+def central_difference(
+    function: Callable[[np.ndarray], float], point, step: float = 1e-5
+) -> np.ndarray:
+    """The gradient of a function by (f(x + h e_i) - f(x - h e_i)) / 2h; error of order h^2."""
+    point = np.asarray(point, dtype=float)
+    basis = step * np.eye(len(point))
+    return np.array(
+        [(function(point + h) - function(point - h)) / (2 * step) for h in basis], dtype=float
+    )

@@ -1,0 +1,250 @@
+"""The gradients three ways: SymPy (general symbols), autograd of the library, differences."""
+
+import numpy as np
+import pytest
+import sympy as sp
+import torch
+
+from inforec import losses, regularizers
+from inforec import symbolic as sym
+from inforec.distribution import ItemDistribution
+
+SIZES = [3, 4, 5]
+TAU = sp.Symbol("tau", positive=True)
+NUM_CATEGORIES = 3
+
+
+def closed_forms(n):
+    """(name, expression, its gradient as the book states it), all with general symbols."""
+    score = sym.symbols("s", n)
+    interest = sym.law_symbols("p", NUM_CATEGORIES)  # over categories
+    target = sym.law_symbols("P", n)  # over items
+    weight = sym.weight_symbols("a", n, NUM_CATEGORIES)  # rows need not sum to 1
+    pi = sym.softmax(score, TAU)
+    q = sym.category_law(pi, weight)
+    entropy = sym.entropy(pi)
+    need = [sum(weight[i, c] * interest[c] / q[c] for c in range(NUM_CATEGORIES)) for i in range(n)]
+    law_score = sum(a * s for a, s in zip(pi, score, strict=True))
+    return score, [
+        (
+            "softmax loss",
+            sym.softmax_loss(score, 1, TAU),
+            [(pi[i] - int(i == 1)) / TAU for i in range(n)],
+        ),
+        (
+            "item KL",
+            sym.item_kl(score, target, TAU),
+            [(pi[i] - target[i]) / TAU for i in range(n)],
+        ),
+        (
+            "category KL",
+            sym.category_kl(score, interest, weight, TAU),
+            [pi[i] * (1 - need[i]) / TAU for i in range(n)],
+        ),
+        ("entropy", entropy, [-a * (sp.log(a) + entropy) / TAU for a in pi]),
+        (
+            "mean score",
+            law_score,
+            [a * (1 + (s - law_score) / TAU) for a, s in zip(pi, score, strict=True)],
+        ),
+    ]
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_gradients_equal_their_closed_forms(n):
+    score, forms = closed_forms(n)
+    for name, expression, closed in forms:
+        for i, (left, right) in enumerate(
+            zip(sym.gradient(expression, score), closed, strict=True)
+        ):
+            assert sym.is_zero(left - right, score, TAU), (name, i)
+            assert not sym.is_zero(left + right, score, TAU), (
+                f"{name} {i}: the check passes anything"
+            )
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_gradients_in_the_scores_sum_to_zero(n):
+    score, forms = closed_forms(n)
+    for name, expression, _ in forms[:4]:
+        assert sym.is_zero(sum(sym.gradient(expression, score)), score, TAU), name
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_identities(n):
+    score, _ = closed_forms(n)
+    pi = sym.softmax(score, TAU)
+    mean = sum(a * s for a, s in zip(pi, score, strict=True))
+    variance = sum(a * (s - mean) ** 2 for a, s in zip(pi, score, strict=True))
+    target = sym.law_symbols("P", n)
+    entropy = sym.entropy(pi)
+    # H = lse - E[s] / tau;  dH/dtau = Var(s) / tau^3;  KL = cross-entropy - entropy.
+    assert sym.is_zero(entropy - sym.log_sum_exp(score, TAU) + mean / TAU, score, TAU)
+    assert sym.is_zero(sp.diff(entropy, TAU) - variance / TAU**3, score, TAU)
+    assert not sym.is_zero(sp.diff(entropy, TAU) - variance / TAU**2, score, TAU)
+    divergence = sym.item_kl(score, target, TAU)
+    assert sym.is_zero(divergence - sym.cross_entropy(target, pi) + sym.entropy(target), score, TAU)
+
+
+def test_bpr_is_the_softmax_loss_over_two_items():
+    score = sym.symbols("s", 2)
+    assert sym.is_zero(sym.bpr(score, 0, 1) - sym.softmax_loss(score, 0), score)
+    sigmoid = 1 / (1 + sp.exp(score[0] - score[1]))
+    down, up = sym.gradient(sym.bpr(score, 0, 1), score)
+    assert sym.is_zero(up - sigmoid, score) and sym.is_zero(down + sigmoid, score)
+
+
+def library_cases(n, seed=0):
+    """(name, SymPy expression, numbers for its symbols, the library's function of the logits)."""
+    random = np.random.default_rng(seed)
+    tau = 0.7
+    score_N = random.normal(size=n)
+    category_NC = random.dirichlet(np.ones(NUM_CATEGORIES), size=n)
+    interest_C = random.dirichlet(np.ones(NUM_CATEGORIES))
+    target_N = random.dirichlet(np.ones(n))
+    score = sym.symbols("s", n)
+    weight = sym.weight_symbols("a", n, NUM_CATEGORIES)
+    interest, target = sym.law_symbols("p", NUM_CATEGORIES), sym.law_symbols("P", n)
+    values = {
+        score: score_N,
+        weight: category_NC,
+        interest: interest_C,
+        target: target_N,
+        TAU: tau,
+    }
+    category, p, weights = map(torch.tensor, (category_NC, interest_C[None], target_N[None]))
+    every = torch.arange(n)[None]
+
+    def law(logits_N):
+        return ItemDistribution.from_logits(logits_N[None], temperature=tau)
+
+    category_law = sym.category_law(sym.softmax(score, TAU), weight)
+    return (
+        values,
+        score,
+        [
+            (
+                "softmax",
+                sym.softmax_loss(score, 1, TAU),
+                lambda logits_N: losses.softmax(law(logits_N), torch.tensor([1])),
+            ),
+            (
+                "bpr",
+                (sym.bpr(score, 1, 0) + sym.bpr(score, 1, 2)) / 2,
+                lambda logits_N: losses.bpr(logits_N[1:2], logits_N[[0, 2]][None]),
+            ),
+            (
+                "item_kl",
+                sym.item_kl(score, target, TAU),
+                lambda logits_N: regularizers.item_kl(law(logits_N), every, weights).sum(),
+            ),
+            (
+                "category_kl",
+                sym.category_kl(score, interest, weight, TAU),
+                lambda logits_N: regularizers.category_kl(law(logits_N), p, category).sum(),
+            ),
+            (
+                "entropy",
+                sym.entropy(sym.softmax(score, TAU)),
+                lambda logits_N: regularizers.entropy(law(logits_N)).sum(),
+            ),
+            (
+                "category_entropy",
+                sym.entropy(category_law),
+                lambda logits_N: regularizers.category_entropy(law(logits_N), category).sum(),
+            ),
+        ],
+    )
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_library_equals_sympy_and_differences(n):
+    values, score, cases = library_cases(n, seed=n)
+    for name, expression, function in cases:
+        logits_N = torch.tensor(values[score], requires_grad=True)
+        value = function(logits_N)
+        (by_autograd,) = torch.autograd.grad(value, logits_N)
+        np.testing.assert_allclose(
+            value.item(), sym.evaluate(expression, values), rtol=1e-12, err_msg=name
+        )
+        by_sympy = sym.evaluate(sym.gradient(expression, score), values)
+        np.testing.assert_allclose(by_autograd, by_sympy, rtol=0, atol=1e-13, err_msg=name)
+        by_difference = sym.central_difference(
+            lambda point, f=function: f(torch.tensor(point)).item(), values[score]
+        )
+        np.testing.assert_allclose(by_difference, by_sympy, rtol=0, atol=1e-9, err_msg=name)
+        assert np.abs(by_sympy).max() > 1e-3, f"{name}: too small a gradient to tell anything"
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_embedding_gradients_follow_by_the_chain_rule(n):
+    """The streaming path: d/d query = sum_i (d/d s_i) k_i, with d/d s_i from SymPy."""
+    values, score, _ = library_cases(n, seed=n)
+    random = np.random.default_rng(n)
+    query_BD = torch.tensor(random.normal(size=(1, 4)), requires_grad=True)
+    item_ND = torch.tensor(random.normal(size=(n, 4)))
+    values[score] = (query_BD @ item_ND.T)[0].detach().numpy()
+    weight = sym.weight_symbols("a", n, NUM_CATEGORIES)
+    category, interest = torch.tensor(values[weight]), sym.law_symbols("p", NUM_CATEGORIES)
+    p_BC = torch.tensor(values[interest])[None]
+    law = ItemDistribution.from_embeddings(query_BD, item_ND, temperature=values[TAU])
+    loss = (
+        losses.softmax(law, torch.tensor([1]))
+        + 0.5 * regularizers.category_kl(law, p_BC, category).mean()
+        - 0.3 * regularizers.entropy(law).mean()
+    )
+    (by_autograd,) = torch.autograd.grad(loss, query_BD)
+    total = (
+        sym.softmax_loss(score, 1, TAU)
+        + sp.Rational(1, 2) * sym.category_kl(score, interest, weight, TAU)
+        - sp.Rational(3, 10) * sym.entropy(sym.softmax(score, TAU))
+    )
+    by_sympy = sym.evaluate(sym.gradient(total, score), values) @ item_ND.numpy()
+    np.testing.assert_allclose(by_autograd[0], by_sympy, rtol=0, atol=1e-13)
+
+
+def test_info_nce_is_a_softmax_loss_of_cosines():
+    random = np.random.default_rng(5)
+    query_BD, key_BD = torch.tensor(random.normal(size=(2, 3, 4)))
+    cosine_BB = torch.cosine_similarity(query_BD[:, None], key_BD[None], dim=2)
+    score = sym.symbols("s", 3)
+    by_sympy = [
+        sym.evaluate(sym.softmax_loss(score, b, TAU), {score: cosine_BB[b], TAU: 0.2})
+        for b in range(3)
+    ]
+    np.testing.assert_allclose(
+        losses.info_nce(query_BD, key_BD, 0.2).item(), np.mean(by_sympy), rtol=1e-12
+    )
+
+
+def test_zero_probabilities_add_nothing():
+    q = sym.symbols("q", 3, positive=True)
+    p = (sp.Rational(1, 4), sp.Rational(3, 4), 0)
+    assert sp.simplify(sym.kl(p, q) - sym.cross_entropy(p, q) + sym.entropy(p[:2])) == 0
+    numbers = {q: [0.2, 0.3, 0.5]}
+    library = regularizers.kl(torch.tensor([[0.25, 0.75, 0.0]]), torch.tensor([[0.2, 0.3, 0.5]]))
+    np.testing.assert_allclose(sym.evaluate(sym.kl(p, q), numbers), library[0], rtol=1e-6)
+
+
+def test_evaluate_keeps_the_shape():
+    x, y = sym.symbols("x", 2)
+    out = sym.evaluate(sp.Matrix([[x, x + y], [2, x * y]]), {(x, y): [3.0, 4.0]})
+    np.testing.assert_array_equal(out, [[3.0, 7.0], [2.0, 12.0]])
+    assert sym.evaluate(x, {x: 2}).shape == ()
+
+
+def test_evaluate_says_what_is_wrong():
+    x, y = sym.symbols("x", 2)
+    with pytest.raises(ValueError, match=r"no number for \[x_1\]"):
+        sym.evaluate(x + y, {x: 1.0})
+    with pytest.raises(ValueError, match=r"\(2,\) symbols but \(3,\) numbers"):
+        sym.evaluate(x + y, {(x, y): [1.0, 2.0, 3.0]})
+
+
+def test_is_zero_is_exact():
+    score = sym.symbols("s", 3)
+    pi = sym.softmax(score)
+    assert sym.is_zero(sum(pi) - 1, score)
+    assert not sym.is_zero(sum(pi) - 1 - sp.Rational(1, 10**20), score)
+    assert not sym.is_zero(pi[0] - pi[1], score)
+    assert sym.is_zero(sp.log(pi[0] / pi[1]) - score[0] + score[1], score)
