@@ -138,7 +138,7 @@ _ENTRIES = (
                     )
                 },
                 "recbole==1.2.1",
-                2_131_150,
+                2_130_151,
             ),
             # GroupLens publishes md5 0e33842e24a9c977be4e0107933c0723 for the same file.
             Source(

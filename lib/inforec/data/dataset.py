@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -98,7 +99,7 @@ class Dataset:
     train: Interactions
     valid: Interactions
     test: Interactions
-    category_NC: Tensor | None
+    category_NC: Tensor | None  # noqa: N815
     category_names: tuple[str, ...] | None
     category_kind: str
     user_ids: tuple
@@ -128,7 +129,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the three sets and the categories: equal if and only if the data are."""
+        """SHA-256 over the users and items of the three sets and the categories, as hex."""
         digest = hashlib.sha256(f"{self.num_users},{self.num_items}".encode())
         for part in (self.train, self.valid, self.test):
             digest.update(f";{len(part)}:".encode())
@@ -186,9 +187,9 @@ def load(
         raise ValueError(f"split is {split!r}; expected one of {', '.join(splits.NAMES)}")
     if not _is_number(min_rating) or not math.isfinite(min_rating):
         raise ValueError(f"min_rating is {min_rating!r}; expected a finite number")
-    if not _is_number(min_interactions, int) or min_interactions < 1:
+    if not _is_number(min_interactions, numbers.Integral) or min_interactions < 1:
         raise ValueError(f"min_interactions is {min_interactions!r}; expected an integer >= 1")
-    if not _is_number(seed, int) or seed < 0:
+    if not _is_number(seed, numbers.Integral) or seed < 0:
         raise ValueError(f"seed is {seed!r}; expected an integer >= 0")
     folder, name = _locate(name_or_path)
     about = _about(folder)
@@ -202,9 +203,7 @@ def load(
         keep &= rows.rating >= min_rating
     if split != "given":
         counts = np.bincount(rows.user[keep], minlength=len(rows.user_values))
-        few = int(((counts > 0) & (counts < min_interactions)).sum())
-        few += int((counts == 0).sum())
-        if few:
+        if few := int((counts < min_interactions).sum()):
             notes.append(f"{few:,} users with fewer than {min_interactions} interactions dropped")
         keep &= counts[rows.user] >= min_interactions
     if not keep.any():
@@ -270,8 +269,8 @@ def load(
         clock=rows.clock,
         split=split,
         min_rating=float(min_rating),
-        min_interactions=min_interactions,
-        seed=seed,
+        min_interactions=int(min_interactions),
+        seed=int(seed),
         description=about.get("description", ""),
         licence=about.get("licence", ""),
         source=about.get("source", ""),
@@ -303,27 +302,19 @@ def strata(count_N: Tensor) -> Tensor:
 # ---- the folder ---------------------------------------------------------------------------------
 
 
-def _is_number(value, kind=(int, float)) -> bool:
+def _is_number(value, kind=numbers.Real) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _locate(name_or_path) -> tuple[Path, str | None]:
     """The folder, and the name if it is one of the catalogue."""
     text = os.fspath(name_or_path)
-    if isinstance(name_or_path, str) and text in CATALOG:
-        return fetch(text), text
-    folder = Path(text)
-    if folder.is_dir():
-        return folder, None
-    if (
-        folder.exists()
-        or folder.is_absolute()
-        or os.sep in text
-        or not isinstance(name_or_path, str)
-    ):
-        raise ValueError(f"{text!r} is not a folder; expected a data-set folder or a name")
-    find(text)  # raises with the nearest names
-    raise AssertionError
+    if text not in CATALOG or not isinstance(name_or_path, str):
+        if Path(text).is_dir():
+            return Path(text), None
+        if not isinstance(name_or_path, str) or Path(text).name != text or Path(text).exists():
+            raise ValueError(f"{text!r} is not a folder; expected a data-set folder or a name")
+    return fetch(find(text).name), text
 
 
 def _about(folder: Path) -> dict:
@@ -337,6 +328,11 @@ def _about(folder: Path) -> dict:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(about, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(about).__name__}")
+    for key in ("name", "description", "licence", "source", "category_kind"):
+        if not isinstance(about.get(key, ""), str):
+            raise ValueError(f"{path}: {key} is {about[key]!r}; expected a string")
+    if not isinstance(about.get("files", {}), dict):
+        raise ValueError(f"{path}: files is {about['files']!r}; expected file names with SHA-256")
     for name, expected in about.get("files", {}).items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name}: the file is missing, but dataset.json lists it")
@@ -405,6 +401,8 @@ def _numbers(path: Path, table: pa.Table, column: str, dtype) -> np.ndarray | No
     if column not in table.column_names:
         return None
     values = table[column]
+    if pa.types.is_timestamp(values.type):
+        values = values.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
         raise ValueError(f"{path}: column '{column}' is {values.type}; expected numbers")
     expected = "a finite number >= 0"
@@ -576,6 +574,17 @@ def _split(rows: _Rows, split: str, seed: int, folder: Path) -> np.ndarray:
     return splits.temporal(rows.time)
 
 
+def _distinct(path: Path, column: str, ids: pa.ChunkedArray) -> pa.Array:
+    """The sorted ids; an id that is there twice is an error."""
+    codes, values = _code([ids])
+    if len(values) < len(ids):
+        order = np.argsort(codes, kind="stable")
+        again = np.flatnonzero(codes[order][1:] == codes[order][:-1])[0]
+        row = int(order[again + 1])
+        raise _bad(path, row, column, ids[row].as_py(), f"an id not used in row {order[again]}")
+    return values
+
+
 def _read_side(folder: Path, name: str, key: str, rows: _Rows) -> pa.Table | None:
     """items.parquet or users.parquet: checked, with plain ids; None if there is none."""
     path = folder / f"{name}.parquet"
@@ -589,12 +598,7 @@ def _read_side(folder: Path, name: str, key: str, rows: _Rows) -> pa.Table | Non
             f"{path}: column '{key}' is {ids.type}, but {values.type} in the interactions; "
             "expected the same type in both"
         )
-    codes, distinct = _code([ids])
-    if len(distinct) < len(ids):
-        order = np.argsort(codes, kind="stable")
-        again = np.flatnonzero(codes[order][1:] == codes[order][:-1])[0]
-        row = int(order[again + 1])
-        raise _bad(path, row, key, ids[row].as_py(), f"an id not used in row {order[again]}")
+    distinct = _distinct(path, key, ids)
     unknown = pc.is_null(pc.index_in(values, value_set=distinct)).to_numpy(zero_copy_only=False)
     used = rows.item if key == "item" else rows.user
     at = np.flatnonzero(unknown[used])
@@ -612,7 +616,7 @@ def _read_side(folder: Path, name: str, key: str, rows: _Rows) -> pa.Table | Non
         inner = kind.value_type if is_list else None
         if inner is None or not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
             raise ValueError(f"{path}: column 'categories' is {kind}; expected lists of strings")
-        lists = table["categories"]
+        lists = table["categories"].combine_chunks()
         flat = pc.list_flatten(lists)
         at = _first_row(pc.or_kleene(pc.is_null(flat), pc.equal(flat, "")))
         if at is not None:
@@ -679,6 +683,7 @@ def _read_knowledge(folder: Path, item_ids: pa.Array) -> Knowledge | None:
             f"{link_path}: column 'item' is {link_item.type}, but {item_ids.type} in the "
             "interactions; expected the same type in both"
         )
+    _distinct(link_path, "item", link_item)
     row = pc.index_in(item_ids, value_set=link_item.combine_chunks())
     linked = link_entity.cast(pa.string()).take(row)
     code, entities = _code([triple["head"], triple["tail"], link_entity.cast(pa.string())])

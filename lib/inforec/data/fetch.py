@@ -18,7 +18,7 @@ from inforec.data import prepare
 from inforec.data.catalog import CATALOG, Entry, Source, find
 
 
-class Unavailable(Exception):
+class SourceError(Exception):
     """A source has nothing here, or does not answer: the next one is tried."""
 
 
@@ -106,7 +106,7 @@ def _first(entry: Entry, raw: Path) -> tuple[prepare.Tables, str]:
     for source in entry.sources:
         try:
             path = _GET[source.kind](entry, source, raw)
-        except Unavailable as reason:
+        except SourceError as reason:
             answers.append(f"  {source.kind}: {reason}")
             continue
         for name, expected in source.files.items():
@@ -139,7 +139,7 @@ def _local_folder(entry: Entry, source: Source) -> Path | None:
 def _get_local(entry: Entry, source: Source, raw: Path) -> Path:
     folder = _local_folder(entry, source)
     if folder is None:
-        raise Unavailable(
+        raise SourceError(
             f"no folder {entry.name} with {', '.join(source.files)} on INFOREC_DATA "
             f"({os.environ.get('INFOREC_DATA') or 'not set'})"
         )
@@ -170,6 +170,7 @@ def _get_wheel(entry: Entry, source: Source, raw: Path) -> Path:
         while True:
             try:
                 _, log = pip.communicate(timeout=0.1)
+                bar.update((source.size if pip.returncode == 0 else bar.n) - bar.n)
                 break
             except subprocess.TimeoutExpired:
                 bar.update(min(_size(raw), source.size) - bar.n)
@@ -179,7 +180,7 @@ def _get_wheel(entry: Entry, source: Source, raw: Path) -> Path:
     if pip.returncode or not (raw / name).is_file():
         lines = [line for line in log.splitlines() if line.startswith("ERROR")]
         reason = lines[-1] if lines else log.strip()[-300:]
-        raise Unavailable(f"pip could not download {source.address}: {reason}")
+        raise SourceError(f"pip could not download {source.address}: {reason}")
     return raw / name
 
 
@@ -207,11 +208,11 @@ def _get_archive(entry: Entry, source: Source, raw: Path) -> Path:
                     file.write(chunk)
                     bar.update(len(chunk))
             if size not in (None, file.tell()):
-                raise Unavailable(
+                raise SourceError(
                     f"{source.address} broke off after {file.tell():,} of {size:,} bytes"
                 )
     except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"{source.address} does not answer: {error}") from error
+        raise SourceError(f"{source.address} does not answer: {error}") from error
     return raw / name
 
 
