@@ -1,0 +1,274 @@
+"""Q_u, the law that a recommender gives over its catalogue: the object this book is about.
+
+Q_u(i) = exp(s_ui / temperature) / sum_j exp(s_uj / temperature). Losses, regularisers, metrics,
+rerankers and plots ask this object for what they need, in nats, and do not know whether it was
+built from a matrix of logits or from embeddings whose logits are never all held at once.
+
+Shape letters: B rows (users), N items, D embedding size, C categories, T places of an item table.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from inforec.streaming import catalogue_pass, excluded_mask
+from inforec.types import PAD
+
+
+class ItemDistribution:
+    """Q_u(i) = softmax_i(s_ui / temperature) for a batch of users.
+
+    Build it with :meth:`from_logits` or :meth:`from_embeddings`. Every method returns nats and is
+    differentiable in what the object was built from.
+
+    Attributes:
+        complete: whether the columns are the whole catalogue. Over sampled candidates a softmax
+            is not p(i | u): its entropy is at most log K. Regularisers refuse such a law.
+        num_items: N, or the number of candidates K.
+        temperature: a positive number, or a (B,) tensor with one per row.
+    """
+
+    def __init__(self, *, logits_BN, query_BD, item_ND, temperature, exclude_BT, complete):
+        if not isinstance(temperature, Tensor):
+            if not (math.isfinite(temperature) and temperature > 0):
+                raise ValueError(f"temperature={temperature!r}: expected a positive finite number")
+        self._logits_BN, self._query_BD, self._item_ND = logits_BN, query_BD, item_ND
+        self._exclude_BT = exclude_BT
+        self.temperature = temperature
+        self.complete = complete
+        self.num_items = logits_BN.shape[1] if logits_BN is not None else len(item_ND)
+        self._cache: dict[str, Tensor] = {}
+        self._derived: dict[float, ItemDistribution] = {}
+
+    @classmethod
+    def from_logits(
+        cls,
+        logits_BN: Tensor,
+        *,
+        temperature: float | Tensor = 1.0,
+        exclude_BT: Tensor | None = None,
+        complete: bool = True,
+    ) -> ItemDistribution:
+        """The dense path: from a (B, N) matrix of logits.
+
+        Args:
+            logits_BN: (B, N) scores, or (B, K) scores of candidates with ``complete=False``.
+            temperature: a positive number or a (B,) tensor.
+            exclude_BT: (B, T) int64 items that get probability 0, padded with -1.
+            complete: whether the columns are the whole catalogue.
+
+        Raises:
+            ValueError: for a temperature that is not positive and finite.
+        """
+        return cls(
+            logits_BN=logits_BN,
+            query_BD=None,
+            item_ND=None,
+            temperature=temperature,
+            exclude_BT=exclude_BT,
+            complete=complete,
+        )
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        query_BD: Tensor,
+        item_ND: Tensor,
+        *,
+        temperature: float | Tensor = 1.0,
+        exclude_BT: Tensor | None = None,
+    ) -> ItemDistribution:
+        """The streaming path: s_ui = query_u . item_i, read in blocks, never held as (B, N).
+
+        Args:
+            query_BD: (B, D) user vectors.
+            item_ND: (N, D) item vectors.
+            temperature: a positive number or a (B,) tensor.
+            exclude_BT: (B, T) int64 items that get probability 0, padded with -1.
+
+        Raises:
+            ValueError: for a temperature that is not positive and finite.
+        """
+        return cls(
+            logits_BN=None,
+            query_BD=query_BD,
+            item_ND=item_ND,
+            temperature=temperature,
+            exclude_BT=exclude_BT,
+            complete=True,
+        )
+
+    def with_temperature(self, temperature: float | Tensor) -> ItemDistribution:
+        """The law of the same scores at another temperature (it replaces, not multiplies).
+
+        Asked twice for the same number it gives the same object, so that the terms of an objective
+        share one pass over the catalogue.
+        """
+        if isinstance(temperature, Tensor):
+            return self._at(temperature)
+        if temperature not in self._derived:
+            self._derived[temperature] = self._at(temperature)
+        return self._derived[temperature]
+
+    def _at(self, temperature: float | Tensor) -> ItemDistribution:
+        return ItemDistribution(
+            logits_BN=self._logits_BN,
+            query_BD=self._query_BD,
+            item_ND=self._item_ND,
+            temperature=temperature,
+            exclude_BT=self._exclude_BT,
+            complete=self.complete,
+        )
+
+    def log_prob(self, item: Tensor) -> Tensor:
+        """log Q_u(i) in nats for item indices (B,) or (B, T); 0 at the padding -1 of a table."""
+        if item.ndim == 1:
+            return self.log_prob(item[:, None])[:, 0]
+        known_BT = item != PAD
+        safe_BT = item.clamp(min=0)
+        if self._logits_BN is not None:
+            log_prob_BT = self._dense_log_prob().gather(1, safe_BT)
+        else:
+            score_BT = torch.einsum("bd,btd->bt", self._scaled_query(), self._item_ND[safe_BT])
+            log_prob_BT = score_BT - self._statistics()[0][:, None]
+            if self._exclude_BT is not None:
+                hidden_BT = _contained(safe_BT, self._exclude_BT)
+                log_prob_BT = log_prob_BT.masked_fill(hidden_BT, -torch.inf)
+        return log_prob_BT.masked_fill(~known_BT, 0.0)
+
+    def entropy(self) -> Tensor:
+        """(B,) H(Q_u) in nats."""
+        return self._statistics()[1]
+
+    def mean(self, value_NC: Tensor) -> Tensor:
+        """(B, C) E_Q[v]; with value = p(c | i) this is Q_u over categories.
+
+        On the streaming path this reads the catalogue once and keeps what :meth:`entropy` and
+        :meth:`log_prob` need, so asking for the mean first makes the others free.
+        """
+        if self._logits_BN is not None:
+            return self._dense_log_prob().exp() @ value_NC
+        lse_B, entropy_B, mean_BC = catalogue_pass(
+            self._scaled_query(), self._item_ND, value_NC, self._exclude_BT
+        )
+        self._cache.setdefault("lse", lse_B)
+        self._cache.setdefault("entropy", entropy_B)
+        return mean_BC
+
+    def perplexity(self) -> Tensor:
+        """(B,) exp(entropy): the effective number of recommended items."""
+        return self.entropy().exp()
+
+    def at_perplexity(self, k: float, *, tolerance: float = 1e-6) -> ItemDistribution:
+        """The law at the temperature, one per row, where its perplexity is k: a soft top-k.
+
+        The entropy grows with the temperature (its slope is Var_Q(s) / temperature^3), so bisection
+        on log temperature finds it. One differentiable Newton step at the solution then carries the
+        gradient of the temperature in the scores (implicit function theorem): the entropy of the
+        result is constant, and so has zero gradient.
+
+        Args:
+            k: the perplexity wanted, with 1 < k < number of items that are not excluded.
+            tolerance: largest error in log perplexity, nats.
+
+        Raises:
+            ValueError: if k is out of range, or a row's scores tie so that no temperature gives it.
+        """
+        available_B = self._available()
+        if not (math.isfinite(k) and 1 < k < int(available_B.min())):
+            raise ValueError(
+                f"k={k!r}: expected a perplexity above 1 and below {int(available_B.min())}, "
+                "the smallest number of items a row may get"
+            )
+        goal = math.log(k)
+        with torch.no_grad():
+            # From 1e-6 to 1e6 times the spread of the scores: colder is an argmax, hotter uniform.
+            spread_B = self._score_spread()
+            low_B, high_B = (spread_B * 1e-6).log(), (spread_B * 1e6).log()
+            for _ in range(100):
+                middle_B = (low_B + high_B) / 2
+                error_B = self.with_temperature(middle_B.exp()).entropy() - goal
+                if bool((error_B.abs() <= tolerance).all()):
+                    break
+                low_B = torch.where(error_B < 0, middle_B, low_B)
+                high_B = torch.where(error_B < 0, high_B, middle_B)
+            else:
+                row = int(error_B.abs().argmax())
+                raise ValueError(
+                    f"k={k!r}: row {row} reaches a perplexity of "
+                    f"{math.exp(goal + float(error_B[row])):.6g} at best: expected untied scores"
+                )
+        if not torch.is_grad_enabled():
+            return self.with_temperature(middle_B.exp())
+        slope_at_B = middle_B.detach().requires_grad_()
+        entropy_B = self.with_temperature(slope_at_B.exp()).entropy()
+        (slope_B,) = torch.autograd.grad(entropy_B.sum(), slope_at_B, retain_graph=True)
+        entropy_B = self.with_temperature(middle_B.exp()).entropy()
+        return self.with_temperature((middle_B - (entropy_B - goal) / slope_B).exp())
+
+    def _scaled_query(self) -> Tensor:
+        return self._query_BD / self._temperature_column()
+
+    def _temperature_column(self) -> float | Tensor:
+        per_row = isinstance(self.temperature, Tensor) and self.temperature.ndim == 1
+        return self.temperature[:, None] if per_row else self.temperature
+
+    def _excluded(self) -> Tensor | None:
+        if "excluded" not in self._cache and self._exclude_BT is not None:
+            self._cache["excluded"] = excluded_mask(self._exclude_BT, self._logits_BN)
+        return self._cache.get("excluded")
+
+    def _dense_log_prob(self) -> Tensor:
+        """(B, N) log Q_u(i), -inf where excluded."""
+        if "log_prob" not in self._cache:
+            scaled_BN = self._logits_BN / self._temperature_column()
+            if self._exclude_BT is not None:
+                scaled_BN = scaled_BN.masked_fill(self._excluded(), -torch.inf)
+            self._cache["log_prob"] = scaled_BN.log_softmax(1)
+        return self._cache["log_prob"]
+
+    def _statistics(self) -> tuple[Tensor | None, Tensor]:
+        """lse (streaming path only) and entropy, computed once."""
+        if "entropy" not in self._cache:
+            if self._logits_BN is not None:
+                log_prob_BN = self._dense_log_prob()
+                prob_BN = log_prob_BN.exp()
+                if self._exclude_BT is not None:
+                    log_prob_BN = log_prob_BN.masked_fill(self._excluded(), 0.0)
+                self._cache["entropy"] = -(prob_BN * log_prob_BN).sum(1)
+            else:
+                self._cache["lse"], self._cache["entropy"], _ = catalogue_pass(
+                    self._scaled_query(), self._item_ND, None, self._exclude_BT
+                )
+        return self._cache.get("lse"), self._cache["entropy"]
+
+    def _available(self) -> Tensor:
+        """(B,) number of items that are not excluded."""
+        num_rows = len(self._logits_BN if self._logits_BN is not None else self._query_BD)
+        if self._exclude_BT is None:
+            return torch.full((num_rows,), self.num_items)
+        ordered_BT = self._exclude_BT.sort(1).values
+        fresh_BT = ordered_BT >= 0
+        fresh_BT[:, 1:] &= ordered_BT[:, 1:] != ordered_BT[:, :-1]
+        return self.num_items - fresh_BT.sum(1)
+
+    def _score_spread(self) -> Tensor:
+        """(B,) a scale of each row's scores: their standard deviation, never 0."""
+        if self._logits_BN is not None:
+            variance_B = self._logits_BN.var(1)
+        else:
+            # Var_i(q . k_i) = q^T Cov(k) q, with no (B, N) matrix.
+            centred_ND = self._item_ND - self._item_ND.mean(0)
+            covariance_DD = centred_ND.T @ centred_ND / max(1, len(centred_ND) - 1)
+            variance_B = ((self._query_BD @ covariance_DD) * self._query_BD).sum(1)
+        return variance_B.clamp(min=torch.finfo(variance_B.dtype).tiny).sqrt()
+
+
+def _contained(item_BT: Tensor, table_BX: Tensor) -> Tensor:
+    """(B, T) bool: whether each item occurs in its row of the table."""
+    ordered_BX = table_BX.sort(1).values
+    place_BT = torch.searchsorted(ordered_BX, item_BT.contiguous())
+    return ordered_BX.gather(1, place_BT.clamp(max=table_BX.shape[1] - 1)) == item_BT

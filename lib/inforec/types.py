@@ -1,0 +1,144 @@
+"""The records that the parts of inforec exchange.
+
+Query, Batch and Output are not frozen only because Fabric copies them field by field.
+
+Shape letters: B rows of a batch, U users, N items, E interactions, K candidates, T longest history,
+D embedding size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from inforec.distribution import ItemDistribution
+
+PAD = -1  # fills the unused places of a (B, T) table of item indices
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Who took what: one split of a data set as parallel 1-D tensors.
+
+    Args:
+        user: (E,) int64, in 0 .. num_users - 1.
+        item: (E,) int64, in 0 .. num_items - 1.
+        num_users: U.
+        num_items: N.
+        rating: (E,) float32, or None.
+        time: (E,) int64, seconds or any other increasing clock, or None.
+    """
+
+    user: Tensor
+    item: Tensor
+    num_users: int
+    num_items: int
+    rating: Tensor | None = None
+    time: Tensor | None = None
+
+    def __post_init__(self):
+        assert self.user.shape == self.item.shape and self.user.ndim == 1
+        assert self.user.dtype == self.item.dtype == torch.int64
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def to(self, device) -> Interactions:
+        def move(tensor):
+            return None if tensor is None else tensor.to(device)
+
+        return replace(
+            self,
+            user=move(self.user),
+            item=move(self.item),
+            rating=move(self.rating),
+            time=move(self.time),
+        )
+
+    @cached_property
+    def user_counts(self) -> Tensor:
+        """(U,) int64: how many interactions each user has."""
+        return torch.bincount(self.user, minlength=self.num_users)
+
+    @cached_property
+    def item_counts(self) -> Tensor:
+        """(N,) int64: how many interactions each item has."""
+        return torch.bincount(self.item, minlength=self.num_items)
+
+    @cached_property
+    def history_UT(self) -> Tensor:
+        """(U, T) int64: each user's items, in time order where time is known, padded with -1."""
+        order = torch.arange(len(self), device=self.user.device)
+        if self.time is not None:
+            order = torch.argsort(self.time, stable=True)
+        order = order[torch.argsort(self.user[order], stable=True)]
+        user, item = self.user[order], self.item[order]
+        first = self.user_counts.cumsum(0) - self.user_counts
+        place = torch.arange(len(self), device=user.device) - first[user]
+        width = int(self.user_counts.max()) if len(self) else 0
+        table = torch.full((self.num_users, width), PAD, dtype=torch.int64, device=user.device)
+        table[user, place] = item
+        return table
+
+
+@dataclass
+class Query:
+    """Whom to recommend to.
+
+    Args:
+        user: (B,) int64.
+        history: (B, T) int64, the items each user has taken, padded with -1; None where not needed.
+    """
+
+    user: Tensor
+    history: Tensor | None = None
+
+
+@dataclass
+class Batch(Query):
+    """One training step's data.
+
+    Args:
+        items: (B, K) int64, the candidates to score, or None for the whole catalogue.
+        target: (B,) int64, the column of the positive among ``items``, or its item index where
+            ``items`` is None; other shapes where a model family says so.
+        log_q: (B, K) float, the log-probability with which each candidate was drawn, in nats.
+        fields: context features by name.
+        triples: (B, 3) int64, knowledge-graph triples.
+    """
+
+    items: Tensor | None = None
+    target: Tensor | None = None
+    log_q: Tensor | None = None
+    fields: dict[str, Tensor] | None = None
+    triples: Tensor | None = None
+
+
+@dataclass
+class Output:
+    """What a model says about a batch: logits, never probabilities.
+
+    Args:
+        logits: (B, K) scores of ``Batch.items``, or (B, N); None where only the law is needed.
+        distribution: Q_u over the whole catalogue at temperature 1, or None.
+        target: as in :class:`Batch`.
+        law: "categorical" (one choice among the columns) or "bernoulli" (each column by itself).
+        complete: whether the columns of ``logits`` are the whole catalogue.
+        query: (B, D) user vectors of a dot-product model, or None.
+        item: (N, D) item vectors of a dot-product model, or None.
+        aux: the model's own scalar terms of the loss, by name.
+    """
+
+    logits: Tensor | None = None
+    distribution: ItemDistribution | None = None
+    target: Tensor | None = None
+    law: str = "categorical"
+    complete: bool = True
+    query: Tensor | None = None
+    item: Tensor | None = None
+    aux: dict[str, Tensor] = field(default_factory=dict)
