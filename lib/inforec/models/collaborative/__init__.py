@@ -1,0 +1,1 @@
+"""Models that see interactions only: popularity, neighbours, linear, factorised."""

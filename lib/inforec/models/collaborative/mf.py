@@ -1,0 +1,40 @@
+"""Matrix factorisation: a vector for each user and each item, and their dot product.
+
+Shape letters: B rows, U users, N items, D embedding size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from inforec.checks import require_number
+from inforec.models.base import DotProduct
+from inforec.types import Interactions, Query
+
+
+class MF(DotProduct):
+    """s_ui = p_u . q_i. Koren, Bell and Volinsky (2009), equation 1, used for ranking.
+
+    Differences from the papers: no bias terms; the loss is chosen outside.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """dim: embedding size D."""
+
+        dim: int = 64
+
+        def __post_init__(self):
+            require_number("dim", self.dim, at_least=1, integer=True)
+
+    def __init__(self, train: Interactions, config: Config | None = None):
+        super().__init__(train, config)
+        self.user_UD = nn.Embedding(self.num_users, self.config.dim)
+        self.item_ND = nn.Embedding(self.num_items, self.config.dim)
+        nn.init.normal_(self.user_UD.weight, std=0.1)
+        nn.init.normal_(self.item_ND.weight, std=0.1)
+
+    def embed(self, query: Query) -> tuple[Tensor, Tensor]:
+        return self.user_UD(query.user), self.item_ND.weight

@@ -1,0 +1,1 @@
+"""Models that propagate embeddings along the user-item graph."""

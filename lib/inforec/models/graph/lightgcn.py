@@ -1,0 +1,58 @@
+"""LightGCN: embeddings smoothed along the user-item graph.
+
+Shape letters: B rows, U users, N items, V = U + N nodes, D embedding size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from inforec.checks import require_number
+from inforec.graph import normalised_adjacency, propagate
+from inforec.models.base import DotProduct
+from inforec.types import Interactions, Query
+
+
+class LightGCN(DotProduct):
+    """He et al. (2020), "LightGCN: Simplifying and Powering Graph Convolution Network".
+
+        E^(l+1) = D^(-1/2) A D^(-1/2) E^(l),    E = mean of E^(0) .. E^(L),    s_ui = e_u . e_i
+
+    (equations 3, 4, 6 and 8). Only E^(0) is learned.
+
+    Differences from the paper and its code:
+    1. weight decay acts on all of E^(0) at every step, not on the rows of the batch;
+    2. the loss is chosen outside: bpr as in the paper, or a softmax.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """dim: embedding size D. layers: propagation steps L (0 is matrix factorisation)."""
+
+        dim: int = 64
+        layers: int = 2
+
+        def __post_init__(self):
+            require_number("dim", self.dim, at_least=1, integer=True)
+            require_number("layers", self.layers, at_least=0, integer=True)
+
+    def __init__(self, train: Interactions, config: Config | None = None):
+        super().__init__(train, config)
+        self.node_VD = nn.Parameter(torch.empty(self.num_users + self.num_items, self.config.dim))
+        nn.init.normal_(self.node_VD, std=0.1)
+        self.register_buffer("adjacency_VV", normalised_adjacency(train), persistent=False)
+
+    def propagated(self) -> Tensor:
+        """(V, D): the mean over layers 0 .. L, users first."""
+        layer_VD, total_VD = self.node_VD, self.node_VD
+        for _ in range(self.config.layers):
+            layer_VD = propagate(self.adjacency_VV, layer_VD)
+            total_VD = total_VD + layer_VD
+        return total_VD / (self.config.layers + 1)
+
+    def embed(self, query: Query) -> tuple[Tensor, Tensor]:
+        user_UD, item_ND = self.propagated().split([self.num_users, self.num_items])
+        return user_UD[query.user], item_ND
