@@ -1,0 +1,120 @@
+"""Training batches: drawn on the device where the data live, with no Python loop over rows.
+
+Every epoch is a function of (seed, epoch) alone, so a resumed run sees the batches that the
+unbroken run would have seen.
+
+Shape letters: B rows, T longest row, K candidates, E interactions, U users, N items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from inforec.types import Batch, Interactions
+
+
+def epoch_generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:
+    """A random generator that depends on the seed and the epoch only."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + epoch)
+
+
+class UserBatches:
+    """Rows are users with all their training items: what a loss over the whole catalogue needs.
+
+    One row of scores serves all of a user's positives, and each user's P_u and Q_u meet once an
+    epoch. Batches hold about ``batch_size`` interactions each.
+
+    Args:
+        train: the training interactions.
+        batch_size: interactions a step, on average.
+        seed: fixes the order of the users.
+    """
+
+    def __init__(self, train: Interactions, batch_size: int, seed: int):
+        self.history_UT, self.count_U = train.history_UT, train.user_counts
+        self.active_U = (train.user_counts > 0).nonzero()[:, 0]
+        self.rows = max(1, round(batch_size * len(self.active_U) / len(train)))
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return -(-len(self.active_U) // self.rows)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the epoch's batches: user (B,), history and target (B, T), items None."""
+        generator = epoch_generator(self.seed, epoch, self.active_U.device)
+        order = torch.randperm(len(self.active_U), generator=generator, device=self.active_U.device)
+        for user_B in self.active_U[order].split(self.rows):
+            history_BT = self.history_UT[user_B, : int(self.count_U[user_B].max())]
+            yield Batch(user_B, history_BT, target=history_BT)
+
+
+class PairBatches:
+    """Rows are (user, positive) pairs with negatives: what pairwise and sampled losses need.
+
+    With ``popular=False`` negatives are uniform over the items the user has not taken (a draw that
+    hits a training item is drawn again); with ``popular=True`` they follow the training
+    popularity, positives included, as the log-q correction assumes.
+
+    Args:
+        train: the training interactions.
+        batch_size: pairs a step.
+        negatives: negatives a pair.
+        popular: draw negatives by popularity and report their log-probabilities.
+        seed: fixes order and negatives.
+    """
+
+    def __init__(
+        self, train: Interactions, batch_size: int, seed: int, *, negatives: int, popular: bool
+    ):
+        self.train, self.batch_size, self.seed = train, batch_size, seed
+        self.negatives, self.popular = negatives, popular
+        self.history_UT = train.history_UT
+        self.pair_E = (train.user * train.num_items + train.item).sort().values
+        self.log_q_N = (train.item_counts / len(train)).log()
+        full = train.user_counts >= train.num_items
+        if not popular and bool(full.any()):
+            raise ValueError(
+                f"user index {int(full.nonzero()[0])} has taken all {train.num_items} items: "
+                "expected at least one item left to draw as a negative"
+            )
+
+    def __len__(self) -> int:
+        return -(-len(self.train) // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the epoch's batches: user (B,), items (B, 1 + K) with the positive in column 0."""
+        train = self.train
+        generator = epoch_generator(self.seed, epoch, train.user.device)
+        order = torch.randperm(len(train), generator=generator, device=train.user.device)
+        for index in order.split(self.batch_size):
+            user_B, positive_B = train.user[index], train.item[index]
+            shape = (len(index), self.negatives)
+            if self.popular:
+                draw_BK = self._randint(len(train), shape, generator)
+                negative_BK = train.item[draw_BK]
+            else:
+                negative_BK = self._unseen(user_B, shape, generator)
+            items_BK = torch.cat([positive_B[:, None], negative_BK], dim=1)
+            yield Batch(
+                user_B,
+                self.history_UT[user_B],
+                items=items_BK,
+                target=torch.zeros_like(user_B),
+                log_q=self.log_q_N[items_BK] if self.popular else None,
+            )
+
+    def _unseen(self, user_B: Tensor, shape: tuple[int, int], generator) -> Tensor:
+        negative_BK = self._randint(self.train.num_items, shape, generator)
+        while True:
+            pair_BK = user_B[:, None] * self.train.num_items + negative_BK
+            place_BK = torch.searchsorted(self.pair_E, pair_BK).clamp(max=len(self.pair_E) - 1)
+            row, column = (self.pair_E[place_BK] == pair_BK).nonzero(as_tuple=True)
+            if len(row) == 0:
+                return negative_BK
+            negative_BK[row, column] = self._randint(self.train.num_items, row.shape, generator)
+
+    def _randint(self, high: int, shape, generator) -> Tensor:
+        return torch.randint(high, shape, generator=generator, device=self.train.user.device)

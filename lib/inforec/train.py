@@ -1,0 +1,308 @@
+"""The only training loop. It names no model and never sees test data."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from inforec.checks import require_choice, require_number
+from inforec.models.base import Recommender
+from inforec.types import Batch, Output
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to train.
+
+    Args:
+        epochs: upper bound on passes over the training data.
+        learning_rate: of Adam.
+        weight_decay: L2 penalty on all parameters (Adam's own, added to the gradient).
+        validate_every: epochs between validations.
+        patience: validations without a better value of ``monitor`` before training stops.
+        monitor: the validation metric to maximise.
+        seed: with the epoch, fixes every random draw of the epoch.
+        device: "auto" (CUDA where there is one), "cpu" or "cuda".
+        precision: one of PRECISIONS.
+        checkpoint: file that holds the state between validations, or None. A run that finds its own
+            checkpoint continues from it and ends in the numbers of the unbroken run; the file is
+            removed when training ends.
+        checkpoint_key: names the run; a checkpoint with another key is not continued.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    epochs: int = 100
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    validate_every: int = 5
+    patience: int = 5
+    monitor: str = "ndcg@20"
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "32-true"
+    checkpoint: Path | None = None
+    checkpoint_key: str = ""
+    progress: bool = True
+
+    def __post_init__(self):
+        require_number("epochs", self.epochs, at_least=0, integer=True)
+        require_number("learning_rate", self.learning_rate, above=0)
+        require_number("weight_decay", self.weight_decay, at_least=0)
+        require_number("validate_every", self.validate_every, at_least=1, integer=True)
+        require_number("patience", self.patience, at_least=1, integer=True)
+        require_number("seed", self.seed, at_least=0, integer=True)
+        require_choice("device", self.device, DEVICES)
+        require_choice("precision", self.precision, PRECISIONS)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device behind "auto", "cpu" or "cuda".
+
+    Raises:
+        ValueError: for another name, or for "cuda" where there is none.
+    """
+    require_choice("device", name, DEVICES)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda': expected a CUDA GPU, and PyTorch finds none here")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+class Batches(Protocol):
+    """A source of batches; epoch(n) depends on n and on nothing that happened before."""
+
+    def epoch(self, epoch: int) -> Iterator[Batch]: ...
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The ranking loss by name: ``function(output, batch)`` is a scalar, nats."""
+
+    name: str
+    function: Callable[[Output, Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Regularizer:
+    """One more term: ``weight`` times the mean of ``function(output, batch)``, (B,) nats."""
+
+    weight: float
+    function: Callable[[Output, Batch], Tensor]
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss was not finite; the optimiser has not moved."""
+
+
+def fit(
+    model: Recommender,
+    batches: Batches,
+    objective: Objective,
+    config: FitConfig,
+    *,
+    regularizers: Mapping[str, Regularizer] | None = None,
+    validate: Callable[[Recommender], dict[str, float]] | None = None,
+    callbacks: Sequence[Callable[[dict], None]] = (),
+) -> list[dict]:
+    """Train ``model`` in place and leave it with the best validated weights.
+
+    Args:
+        model: moved to the device; a model without parameters is only started and validated.
+        batches: where the training rows come from.
+        objective: the ranking loss.
+        config: how to train.
+        regularizers: further terms by name; the model's own ``aux`` terms are added as they are.
+        validate: metrics of the model on validation data; without it the last weights are kept.
+        callbacks: called with each epoch's entry of the history.
+
+    Returns:
+        The history: one dict an epoch with ``epoch``, ``loss``, ``terms`` (unweighted means, nats),
+        ``seconds`` (training only) and, where validated, ``valid``.
+
+    Raises:
+        NonFiniteLossError: before the step, naming every term and its value.
+    """
+    device = choose_device(config.device)
+    fabric = Fabric(accelerator=device.type, devices=1, precision=config.precision)
+    model.to(fabric.device)
+    torch.manual_seed(config.seed)
+    model.on_fit_start()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        entry = {"epoch": 0, "loss": None, "terms": {}, "seconds": 0.0}
+        if validate is not None:
+            model.eval()
+            entry["valid"] = validate(model)
+        for callback in callbacks:
+            callback(entry)
+        return [entry]
+
+    optimizer = torch.optim.Adam(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    step, optimizer = fabric.setup(_Step(model, objective, regularizers or {}), optimizer)
+    state = _State(model, optimizer, config)
+    state.resume()
+
+    bar = tqdm(
+        total=config.epochs,
+        initial=state.epoch,
+        desc="training",
+        unit="epoch",
+        disable=not config.progress,
+    )
+    with bar:
+        while state.epoch < config.epochs and state.stale < config.patience:
+            epoch = state.epoch + 1
+            torch.manual_seed(config.seed * 1_000_003 + epoch)
+            model.train()
+            model.on_epoch_start(epoch)
+            entry = _train_epoch(fabric, step, optimizer, batches.epoch(epoch), epoch)
+            last = epoch == config.epochs
+            if validate is not None and (epoch % config.validate_every == 0 or last):
+                model.eval()
+                entry["valid"] = validate(model)
+            state.record(entry)
+            for callback in callbacks:
+                callback(entry)
+            shown = {"loss": f"{entry['loss']:.4f}"}
+            if state.best_value > -math.inf:
+                shown[f"best {config.monitor}"] = f"{state.best_value:.4f}"
+            bar.set_postfix(shown)
+            bar.update()
+    state.finish()
+    return state.history
+
+
+class _Step(nn.Module):
+    """The whole objective as one module: forward(batch) -> loss and its terms, unweighted."""
+
+    def __init__(self, model: Recommender, objective: Objective, regularizers):
+        super().__init__()
+        self.model, self.objective, self.regularizers = model, objective, regularizers
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        output = self.model(batch)
+        terms, loss = {}, 0.0
+        # The regularisers go first: on the streaming path their one pass serves the loss as well.
+        for name, regularizer in self.regularizers.items():
+            terms[name] = regularizer.function(output, batch).mean()
+            loss = loss + regularizer.weight * terms[name]
+        terms |= output.aux
+        terms[self.objective.name] = self.objective.function(output, batch)
+        return loss + sum(output.aux.values()) + terms[self.objective.name], terms
+
+
+def _train_epoch(fabric, step, optimizer, batches, epoch: int) -> dict:
+    """One pass over the batches; returns the epoch's entry of the history."""
+    start = time.perf_counter()
+    sums: dict[str, Tensor] = {}
+    for number, batch in enumerate(batches, start=1):
+        loss, terms = step(batch)
+        if not torch.isfinite(loss):
+            values = ", ".join(f"{name} = {float(value):g}" for name, value in terms.items())
+            raise NonFiniteLossError(
+                f"loss = {float(loss):g} in epoch {epoch}, step {number}: {values}. The weights "
+                "are those before this step. A smaller learning rate, alpha or beta, or a higher "
+                "temperature may help."
+            )
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        for name, value in {"loss": loss, **terms}.items():
+            sums[name] = sums.get(name, 0.0) + value.detach()
+    means = {name: float(value) / number for name, value in sums.items()}
+    return {
+        "epoch": epoch,
+        "loss": means.pop("loss"),
+        "terms": means,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+class _State:
+    """What a run must remember between epochs, and how it is saved and restored."""
+
+    def __init__(self, model: Recommender, optimizer, config: FitConfig):
+        self.model, self.optimizer, self.config = model, optimizer, config
+        self.epoch = 0
+        self.stale = 0
+        self.best_value = -math.inf
+        self.best_weights: dict | None = None
+        self.history: list[dict] = []
+
+    def record(self, entry: dict) -> None:
+        self.epoch = entry["epoch"]
+        self.history.append(entry)
+        if "valid" not in entry:
+            return
+        value = entry["valid"][self.config.monitor]
+        if value > self.best_value:
+            self.best_value, self.stale = value, 0
+            self.best_weights = copy.deepcopy(self.model.state_dict())
+        else:
+            self.stale += 1
+        self._save()
+
+    def finish(self) -> None:
+        if self.best_weights is not None:
+            self.model.load_state_dict(self.best_weights)
+        self.model.eval()
+        if self.config.checkpoint is not None:
+            self.config.checkpoint.unlink(missing_ok=True)
+
+    def resume(self) -> None:
+        path = self.config.checkpoint
+        if path is None or not path.exists():
+            return
+        device = next(self.model.parameters()).device
+        saved = torch.load(path, map_location=device, weights_only=True)
+        if saved["key"] != self.config.checkpoint_key:
+            return
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.best_weights = saved["best_weights"]
+        self.epoch, self.stale = saved["epoch"], saved["stale"]
+        self.best_value, self.history = saved["best_value"], saved["history"]
+
+    def _save(self) -> None:
+        path = self.config.checkpoint
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "key": self.config.checkpoint_key,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best_weights": self.best_weights,
+            "epoch": self.epoch,
+            "stale": self.stale,
+            "best_value": self.best_value,
+            "history": self.history,
+        }
+        # Written beside the target and renamed, so that a killed run leaves the last whole state.
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+        os.close(handle)
+        try:
+            torch.save(state, temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
