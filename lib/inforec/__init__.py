@@ -1,0 +1,3 @@
+"""inforec: recommendation as distribution matching."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,231 @@
+"""Records: one JSON file a run, written whole or not at all, found again by its configuration."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import inforec
+
+FORMAT = 1  # raised when a change of the code makes old records incomparable
+
+
+@dataclass
+class Record:
+    """What one run was, what it reached, what it cost and where it was made.
+
+    Attributes:
+        config: the whole configuration, the model's hyper-parameters included.
+        run_id: 12 hexadecimal digits, a hash of the configuration.
+        study: the folder the record belongs to.
+        valid: validation metrics of the chosen model, by ``name@K``.
+        test: its test metrics.
+        history: one entry an epoch (:func:`inforec.train.fit`).
+        cost: seconds, seconds_per_epoch, seconds_evaluation, peak_memory_mib, parameters, epochs.
+        provenance: commit, dirty, date, versions, device, threads, data hash, seed.
+        arrays: ``top_UK``, the lists on the test split, and ``law_UC``, Q_u over categories. They
+            are kept in a file beside the record, which is not committed.
+        found: whether the record was found rather than made by this call.
+    """
+
+    config: dict
+    run_id: str
+    study: str
+    valid: dict[str, float]
+    test: dict[str, float]
+    history: list[dict]
+    cost: dict[str, float]
+    provenance: dict
+    arrays: dict[str, np.ndarray] | None = field(default=None, repr=False)
+    found: bool = field(default=False, repr=False)
+
+    @property
+    def top(self) -> np.ndarray:
+        """(U, K) int64: each user's list on the test split, best first, -1 for an empty place.
+
+        Raises:
+            ValueError: if the record came without its lists.
+        """
+        if self.arrays is None:
+            raise ValueError(
+                f"the lists of run {self.run_id} are not stored beside its record: "
+                "run its configuration with results=None to make them again"
+            )
+        return self.arrays["top_UK"]
+
+
+def root() -> Path:
+    """Where the studies are: INFOREC_RESULTS, else results/ of the checkout, else ./results."""
+    if os.environ.get("INFOREC_RESULTS"):
+        return Path(os.environ["INFOREC_RESULTS"])
+    checkout = Path(inforec.__file__).resolve().parents[2]
+    return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "results"
+
+
+def run_id(config: dict) -> str:
+    """A hash of a configuration: equal configurations, equal names."""
+    text = json.dumps({"format": FORMAT, **config}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def write(record: Record, folder: Path | str) -> Path:
+    """Write ``<run_id>.json`` and, beside it, its arrays; whole files appear, or none.
+
+    Returns:
+        The path of the record.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{record.run_id}.json"
+    if record.arrays is not None:
+        with _Replacing(path.with_suffix(".npz")) as temporary:
+            with open(temporary, "wb") as file:
+                np.savez_compressed(file, **record.arrays)
+    body = {
+        name: getattr(record, name)
+        for name in ("run_id", "study", "config", "valid", "test", "cost", "provenance", "history")
+    }
+    with _Replacing(path) as temporary:
+        Path(temporary).write_text(json.dumps(_nan_to_null(body), indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def read(path: Path | str) -> Record:
+    """Read one record.
+
+    Raises:
+        ValueError: naming the file, if it is not a record.
+    """
+    path = Path(path)
+    try:
+        body = json.loads(path.read_text())
+        for metrics in (body["valid"], body["test"]):
+            metrics |= {name: math.nan for name, value in metrics.items() if value is None}
+        record = Record(**body)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a record of inforec: {error}") from error
+    arrays = path.with_suffix(".npz")
+    if arrays.exists():
+        with np.load(arrays, allow_pickle=False) as stored:
+            record.arrays = dict(stored)
+    return record
+
+
+def find(config: dict, folder: Path | str) -> Record | None:
+    """The record of an equal configuration in ``folder``, or None."""
+    path = Path(folder) / f"{run_id(config)}.json"
+    if not path.exists():
+        return None
+    record = read(path)
+    record.found = True
+    return record
+
+
+def load(folder: Path | str | None = None) -> list[Record]:
+    """All records below ``folder`` (by default :func:`root`), in the order of study and run_id."""
+    paths = sorted(Path(folder if folder is not None else root()).rglob("*.json"))
+    return [read(path) for path in paths]
+
+
+def select(records: Iterable[Record], **wanted) -> list[Record]:
+    """The records whose configuration has these values; ``options__dim`` looks inside ``options``.
+
+    Raises:
+        ValueError: for a name that no configuration has.
+    """
+
+    def value(record, name):
+        entry = record.config
+        for part in name.split("__"):
+            if part not in entry:
+                raise ValueError(f"{name!r}: expected a name in {', '.join(sorted(entry))}")
+            entry = entry[part]
+        return entry
+
+    return [r for r in records if all(value(r, name) == want for name, want in wanted.items())]
+
+
+def provenance(*, device: torch.device, data: str, seed: int) -> dict:
+    """Where and from what a run was made, so that each number can be traced."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "lib")),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "inforec": inforec.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "data": data,
+        "seed": seed,
+    }
+
+
+class _Replacing:
+    """Gives a temporary path beside ``path``; renames it on success, removes it on failure."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self) -> str:
+        handle, self.temporary = tempfile.mkstemp(
+            dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".tmp"
+        )
+        os.close(handle)
+        os.chmod(self.temporary, 0o644)
+        return self.temporary
+
+    def __exit__(self, kind, error, trace):
+        if kind is None:
+            os.replace(self.temporary, self.path)
+        else:
+            Path(self.temporary).unlink(missing_ok=True)
+
+
+def _nan_to_null(value):
+    if isinstance(value, dict):
+        return {key: _nan_to_null(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_nan_to_null(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _git(*arguments: str) -> str | None:
+    """The answer of git about the checkout this package lies in; None without git or checkout."""
+    try:
+        answer = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(inforec.__file__).resolve().parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
