@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import html
 import json
 import math
 import os
@@ -155,6 +156,49 @@ def select(records: Iterable[Record], **wanted) -> list[Record]:
         return entry
 
     return [r for r in records if all(value(r, name) == want for name, want in wanted.items())]
+
+
+class Table:
+    """A small table that shows itself in a notebook, in a page and in a terminal.
+
+    Args:
+        header: the column titles.
+        rows: one list of cells a row; numbers are shown with ``digits`` decimals, NaN as a dash.
+        digits: decimals of the numbers.
+    """
+
+    def __init__(self, header: list[str], rows: list[list], digits: int = 4):
+        self.header = header
+        self.rows = [[self._text(cell, digits) for cell in row] for row in rows]
+
+    @staticmethod
+    def _text(cell, digits: int) -> str:
+        if isinstance(cell, float):
+            return "–" if math.isnan(cell) else f"{cell:.{digits}f}"
+        return str(cell)
+
+    def __repr__(self) -> str:
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if column == 0 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+    def _repr_html_(self) -> str:
+        def line(cells, tag):
+            return (
+                "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+            )
+
+        body = "\n".join(line(row, "td") for row in self.rows)
+        return (
+            f'<table class="table">\n<thead>{line(self.header, "th")}</thead>\n'
+            f"<tbody>\n{body}\n</tbody>\n</table>"
+        )
 
 
 def provenance(*, device: torch.device, data: str, seed: int) -> dict:
