@@ -1,6 +1,6 @@
 """Every figure of the book and the notebooks.
 
-Colours differ in lightness as well as in hue, and lines differ in marker, bars in hatch: the figures
+Colours differ in lightness as well as hue, lines in marker, bars in hatch: the figures can be
 read in grey and on a phone.
 
 Shape letters: U users, N items, C categories.
