@@ -450,6 +450,11 @@ def _read_interactions(folder: Path) -> _Rows:
         for which, name in enumerate(_PARTS)
         if name != "valid" or (folder / "valid.parquet").is_file()
     }
+    for path in given.values():
+        if whole.is_file() and path.is_file():
+            raise ValueError(
+                f"{folder}: {whole.name} and {path.name} are both there; expected one or the other"
+            )
     if whole.is_file():
         paths = {-1: whole}
     elif given[0].is_file() or given[2].is_file():
