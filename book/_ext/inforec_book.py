@@ -47,11 +47,12 @@ def write_api(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put one section for each public module of inforec where book/api.md has its marker."""
     if docname != "book/api":
         return
-    section = "{} {}\n\n```{{eval-rst}}\n.. automodule:: {}\n   :members:\n   :ignore-module-all:\n```\n"
-    sections = [
-        section.format("#" * min(name.count(".") + 1, 3), name, name)
-        for name in public_modules("inforec")
-    ]
+    sections = []
+    for name in public_modules("inforec"):
+        level = min(name.count(".") + 1, 3)
+        options = "   :members:\n   :ignore-module-all:\n"
+        automodule = f"```{{eval-rst}}\n.. automodule:: {name}\n{options}```\n"
+        sections.append(f"{'#' * level} {name}\n\n{automodule}")
     marker = "% The modules are written here by book/_ext.\n"
     assert marker in source[0], "book/api.md has lost its marker line"
     source[0] = source[0].replace(marker, "\n".join(sections))
@@ -70,7 +71,7 @@ def follow_reexport(app: Sphinx, env, node, contnode):
     )
 
 
-def keep_launch_for_notebooks(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+def keep_launch_for_notebooks(app: Sphinx, page: str, template, context: dict, doctree) -> None:
     """Leave the launch button only where the repository holds a notebook under that name.
 
     Chapters are Markdown, which the service behind the button shows as plain text.
@@ -83,7 +84,7 @@ def keep_launch_for_notebooks(app: Sphinx, page: str, template: str, context: di
         ]
 
 
-def drop_live_code(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+def drop_live_code(app: Sphinx, page: str, template, context: dict, doctree) -> None:
     """Leave out the scripts for live code, which this book does not use: they name a web host."""
     context["script_files"] = [
         script
