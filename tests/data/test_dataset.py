@@ -183,6 +183,8 @@ def test_strata_follow_their_definition():
     # middle except 5, after which 6 of 100 are left; 5 and the rest are tail.
     assert which == [2, 2, 1, 2, 2, 2, 0, 2, 1]
     assert torch.equal(strata(count_N).sum(1), torch.ones(9))
+    # On the border: a fifth each, so that the first fills the head and the last the tail.
+    assert strata(torch.full((5,), 7)).argmax(1).tolist() == [0, 1, 1, 1, 2]
 
 
 def test_users_and_knowledge(write):
