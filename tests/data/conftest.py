@@ -17,7 +17,7 @@ FILMS = {
     "item": (
         "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
         "1\tToy Story\t1995\tAnimation Children's Comedy\n"
-        '2\tThe "Quoted" Film (1995)\tV\tSci-Fi\n'
+        '2\t"Quoted" Film, The (1995)\tV\tSci-Fi\n'
         "267\tunkonwn\tunkonwn\tunknown\n"
     ),
     "user": "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n"

@@ -29,7 +29,7 @@ def test_the_publishers_archive_of_100k(tmp_path):
     unknown = ["1", *flags[1:]]
     films = [
         ["1", "Toy Story (1995)", "01-Jan-1995", "", "http://x", *toy],
-        ["2", "Misérables, Les (1995)", "", "", "", *toy],
+        ["2", "Misérables, Les (1995) (V)", "", "", "", *toy],
         ["267", "unknown", "", "", "", *unknown],
     ]
     path = tmp_path / "ml-100k.zip"

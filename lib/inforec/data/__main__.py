@@ -20,6 +20,7 @@ def listing() -> str:
         )
         lines.append(f"    {entry.title}. {entry.licence}")
         lines.append(f"    splits: {', '.join(entry.splits)}; {entry.publisher}")
+        lines.extend(f"    {note}" for note in entry.notes)
     lines.append(f"Fetched data sets lie in {cache_folder()}")
     return "\n".join(lines)
 
