@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inforec.streaming import catalogue_pass, excluded_mask
@@ -132,7 +133,8 @@ class ItemDistribution:
         if self._logits_BN is not None:
             log_prob_BT = self._dense_log_prob().gather(1, safe_BT)
         else:
-            score_BT = torch.einsum("bd,btd->bt", self._scaled_query(), self._item_ND[safe_BT])
+            item_BTD = F.embedding(safe_BT, self._item_ND)  # its backward beats that of indexing
+            score_BT = torch.einsum("bd,btd->bt", self._scaled_query(), item_BTD)
             log_prob_BT = score_BT - self._statistics()[0][:, None]
             if self._exclude_BT is not None:
                 hidden_BT = _contained(safe_BT, self._exclude_BT)
@@ -162,7 +164,7 @@ class ItemDistribution:
         """(B,) exp(entropy): the effective number of recommended items."""
         return self.entropy().exp()
 
-    def at_perplexity(self, k: float, *, tolerance: float = 1e-6) -> ItemDistribution:
+    def at_perplexity(self, k: float, *, tolerance: float | None = None) -> ItemDistribution:
         """The law at the temperature, one per row, where its perplexity is k: a soft top-k.
 
         The entropy grows with the temperature (its slope is Var_Q(s) / temperature^3), so bisection
@@ -172,7 +174,8 @@ class ItemDistribution:
 
         Args:
             k: the perplexity wanted, with 1 < k < number of items that are not excluded.
-            tolerance: largest error in log perplexity, nats.
+            tolerance: largest error in log perplexity before the Newton step, nats; by default 1e-6
+                in float64, and 1e-3 in float32, where rounding can hide more than 1e-4.
 
         Raises:
             ValueError: if k is out of range, or a row's scores tie so that no temperature gives it.
@@ -185,8 +188,10 @@ class ItemDistribution:
             )
         goal = math.log(k)
         with torch.no_grad():
-            # From 1e-6 to 1e6 times the spread of the scores: colder is an argmax, hotter uniform.
             spread_B = self._score_spread()
+            if tolerance is None:
+                tolerance = 1e-6 if spread_B.dtype == torch.float64 else 1e-3
+            # From 1e-6 to 1e6 times the spread of the scores: colder is an argmax, hotter uniform.
             low_B, high_B = (spread_B * 1e-6).log(), (spread_B * 1e6).log()
             for _ in range(100):
                 middle_B = (low_B + high_B) / 2
@@ -201,12 +206,11 @@ class ItemDistribution:
                     f"k={k!r}: row {row} reaches a perplexity of "
                     f"{math.exp(goal + float(error_B[row])):.6g} at best: expected untied scores"
                 )
-        if not torch.is_grad_enabled():
-            return self.with_temperature(middle_B.exp())
-        slope_at_B = middle_B.detach().requires_grad_()
-        entropy_B = self.with_temperature(slope_at_B.exp()).entropy()
-        (slope_B,) = torch.autograd.grad(entropy_B.sum(), slope_at_B, retain_graph=True)
-        entropy_B = self.with_temperature(middle_B.exp()).entropy()
+        with torch.enable_grad():
+            slope_at_B = middle_B.requires_grad_()
+            entropy_B = self.with_temperature(slope_at_B.exp()).entropy()
+            (slope_B,) = torch.autograd.grad(entropy_B.sum(), slope_at_B, retain_graph=True)
+        middle_B = slope_at_B.detach()
         return self.with_temperature((middle_B - (entropy_B - goal) / slope_B).exp())
 
     def _scaled_query(self) -> Tensor:
