@@ -56,7 +56,8 @@ class PairBatches:
 
     With ``popular=False`` negatives are uniform over the items the user has not taken (a draw that
     hits a training item is drawn again); with ``popular=True`` they follow the training
-    popularity, positives included, as the log-q correction assumes.
+    popularity, the user's items included, as the log-q correction assumes; only a draw of the row's
+    own positive must not count, and has a log-probability of +inf.
 
     Args:
         train: the training interactions.
@@ -98,12 +99,16 @@ class PairBatches:
             else:
                 negative_BK = self._unseen(user_B, shape, generator)
             items_BK = torch.cat([positive_B[:, None], negative_BK], dim=1)
+            log_q_BK = None
+            if self.popular:
+                log_q_BK = self.log_q_N[items_BK]
+                log_q_BK[:, 1:][negative_BK == positive_B[:, None]] = torch.inf
             yield Batch(
                 user_B,
                 self.history_UT[user_B],
                 items=items_BK,
                 target=torch.zeros_like(user_B),
-                log_q=self.log_q_N[items_BK] if self.popular else None,
+                log_q=log_q_BK,
             )
 
     def _unseen(self, user_B: Tensor, shape: tuple[int, int], generator) -> Tensor:

@@ -5,6 +5,8 @@ Shape letters: B rows, K negatives or candidates, D embedding size, T positives 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,18 +49,20 @@ def softmax(distribution: ItemDistribution, item: Tensor) -> Tensor:
 def sampled_softmax(logits_BK: Tensor, log_q_BK: Tensor, temperature: float = 1.0) -> Tensor:
     """Softmax loss over candidates drawn with known probabilities; column 0 is the positive.
 
-    Each negative's logit is lowered by the log of its expected count among the K - 1 draws, so that
-    the sum over the candidates estimates the sum over the catalogue without bias: the log-q
-    correction of Bengio and Senecal (2008). The positive stands for itself and is not corrected.
+    Each negative's logit is lowered by the log of its expected count among the K - 1 draws: the
+    log-q correction of Bengio and Senecal (2008). The positive stands for itself and is not
+    corrected, so a draw that hits it must not count again: its log_q is +inf. Then the sum over the
+    candidates estimates the sum over the catalogue without bias.
 
     Args:
         logits_BK: (B, K) logits, the positive in column 0.
-        log_q_BK: (B, K) log-probability of drawing each candidate, nats; column 0 is not read.
+        log_q_BK: (B, K) log-probability of drawing each candidate, nats, +inf for a draw that does
+            not count; column 0 is not read.
         temperature: divides the logits before the correction.
     """
     num_draws = logits_BK.shape[1] - 1
     scaled_BK = logits_BK / temperature
-    log_count_BK = log_q_BK[:, 1:] + torch.log(torch.tensor(float(num_draws)))
+    log_count_BK = log_q_BK[:, 1:] + math.log(num_draws)
     corrected_BK = torch.cat([scaled_BK[:, :1], scaled_BK[:, 1:] - log_count_BK], dim=1)
     return -corrected_BK.log_softmax(1)[:, 0].mean()
 
