@@ -1,0 +1,230 @@
+"""Q_u against the definition in plain Python; the dense and the streaming path are held alike.
+
+Shape letters: B rows, N items, D embedding size, C categories, T places of an item table.
+"""
+
+import math
+
+import pytest
+import torch
+
+from inforec.distribution import ItemDistribution
+
+B, N, D, C = 4, 9, 3, 2
+PATHS = ["dense", "streaming"]
+PER_ROW = torch.tensor([0.3, 1.0, 2.5, 0.7], dtype=torch.float64)
+EXCLUDE = torch.tensor([[0, 8, -1], [-1, -1, -1], [4, 4, 2], [5, -1, 5]])
+
+
+def embeddings(scale=1.0):
+    torch.manual_seed(3)
+    query_BD = (torch.randn(B, D, dtype=torch.float64) * scale).requires_grad_()
+    return query_BD, torch.randn(N, D, dtype=torch.float64, requires_grad=True)
+
+
+def build(path, query_BD, item_ND, **options):
+    if path == "dense":
+        return ItemDistribution.from_logits(query_BD @ item_ND.T, **options)
+    return ItemDistribution.from_embeddings(query_BD, item_ND, **options)
+
+
+def slow_law(query_BD, item_ND, temperature, exclude_BT):
+    """Q_u(i) from the definition: a list of lists."""
+    rows = []
+    query_BD, item_ND = query_BD.tolist(), item_ND.tolist()
+    for b in range(len(query_BD)):
+        t = float(temperature[b]) if isinstance(temperature, torch.Tensor) else temperature
+        hidden = [] if exclude_BT is None else exclude_BT[b].tolist()
+        weight = [
+            0.0
+            if i in hidden
+            else math.exp(sum(q * k for q, k in zip(query_BD[b], item_ND[i], strict=True)) / t)
+            for i in range(len(item_ND))
+        ]
+        rows.append([w / sum(weight) for w in weight])
+    return rows
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("temperature", [1.0, 0.2, PER_ROW], ids=["1", "0.2", "per row"])
+@pytest.mark.parametrize("exclude_BT", [None, EXCLUDE], ids=["all", "excluded"])
+def test_every_answer_follows_the_definition(path, temperature, exclude_BT):
+    query_BD, item_ND = embeddings()
+    law = build(path, query_BD, item_ND, temperature=temperature, exclude_BT=exclude_BT)
+    slow = slow_law(query_BD, item_ND, temperature, exclude_BT)
+    value_NC = torch.rand(N, C, dtype=torch.float64)
+
+    item_BT = torch.arange(N).expand(B, N)
+    wanted = [[math.log(p) if p else -math.inf for p in row] for row in slow]
+    wanted = torch.tensor(wanted, dtype=torch.float64)
+    torch.testing.assert_close(law.log_prob(item_BT), wanted, rtol=1e-10, atol=1e-10)
+    for b, row in enumerate(slow):
+        entropy = -sum(p * math.log(p) for p in row if p)
+        assert law.entropy()[b].item() == pytest.approx(entropy, rel=1e-10)
+        assert law.perplexity()[b].item() == pytest.approx(math.exp(entropy), rel=1e-10)
+        for c in range(C):
+            mean = sum(p * v for p, v in zip(row, value_NC[:, c].tolist(), strict=True))
+            assert law.mean(value_NC)[b, c].item() == pytest.approx(mean, rel=1e-10)
+
+
+@pytest.mark.parametrize("exclude_BT", [None, EXCLUDE], ids=["all", "excluded"])
+def test_the_two_paths_have_the_same_gradients(exclude_BT):
+    item_B = torch.tensor([1, 0, 3, 7])
+    value_NC = torch.rand(N, C, dtype=torch.float64)
+    grads = []
+    for path in PATHS:
+        query_BD, item_ND = embeddings()
+        temperature = PER_ROW.clone().requires_grad_()
+        law = build(path, query_BD, item_ND, temperature=temperature, exclude_BT=exclude_BT)
+        total = law.log_prob(item_B).square().sum() + law.entropy().square().sum()
+        total = total + law.mean(value_NC).square().sum()
+        grads.append(torch.autograd.grad(total, (query_BD, item_ND, temperature)))
+    for dense, streamed in zip(*grads, strict=True):
+        torch.testing.assert_close(streamed, dense, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_the_mean_leaves_behind_is_what_the_others_need(path):
+    query_BD, item_ND = embeddings()
+    item_B = torch.tensor([1, 0, 3, 7])
+    value_NC = torch.rand(N, C, dtype=torch.float64)
+    first = build(path, query_BD, item_ND, exclude_BT=EXCLUDE)
+    first.mean(value_NC)
+    second = build(path, query_BD, item_ND, exclude_BT=EXCLUDE)
+    torch.testing.assert_close(first.entropy(), second.entropy())
+    torch.testing.assert_close(first.log_prob(item_B), second.log_prob(item_B))
+    other_NC = value_NC.flip(0)
+    torch.testing.assert_close(first.mean(other_NC), second.mean(other_NC))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_excluded_items_have_probability_zero_in_every_answer(path):
+    law = build(path, *embeddings(), exclude_BT=EXCLUDE)
+    log_prob = law.log_prob(torch.tensor([[8, 0], [8, 0], [4, 2], [5, 6]]))
+    assert (log_prob == -math.inf).tolist() == [
+        [True, True],
+        [False, False],
+        [True, True],
+        [True, False],
+    ]
+    share_BN = law.mean(torch.eye(N, dtype=torch.float64))
+    hidden = [[0, 8], [], [2, 4], [5]]
+    for b in range(B):
+        assert [i for i in range(N) if share_BN[b, i] == 0] == hidden[b]
+    torch.testing.assert_close(share_BN.sum(1), torch.ones(B, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_log_prob_of_a_table_is_zero_at_the_padding(path):
+    law = build(path, *embeddings(), exclude_BT=EXCLUDE)
+    table = law.log_prob(torch.tensor([[3, -1], [-1, -1], [1, 3], [-1, 0]]))
+    assert (table == 0).tolist() == [[False, True], [True, True], [False, False], [True, False]]
+    single = law.log_prob(torch.tensor([3, -1, 1, 0]))
+    assert single.tolist() == [table[0, 0], 0.0, table[2, 0], table[3, 1]]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_another_temperature_replaces_the_first(path):
+    query_BD, item_ND = embeddings()
+    law = build(path, query_BD, item_ND, temperature=3.0, exclude_BT=EXCLUDE)
+    wanted = build(path, query_BD, item_ND, temperature=0.5, exclude_BT=EXCLUDE).entropy()
+    torch.testing.assert_close(law.with_temperature(0.5).entropy(), wanted)
+    per_row = law.with_temperature(torch.full((B,), 0.5, dtype=torch.float64))
+    torch.testing.assert_close(per_row.entropy(), wanted)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_same_temperature_gives_the_same_object(path):
+    law = build(path, *embeddings())
+    assert law.with_temperature(0.5) is law.with_temperature(0.5)
+    assert law.with_temperature(0.5) is not law.with_temperature(0.6)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_a_bad_temperature_is_refused(bad):
+    query_BD, item_ND = embeddings()
+    for path in PATHS:
+        with pytest.raises(ValueError, match=f"temperature={bad!r}: expected a positive"):
+            build(path, query_BD, item_ND, temperature=bad)
+    with pytest.raises(ValueError, match="temperature="):
+        build("dense", query_BD, item_ND).with_temperature(bad)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("k", [1.05, 2.0, 4.5, 5.9])
+def test_at_perplexity_reaches_k(path, k):
+    query_BD, item_ND = embeddings()
+    law = build(path, query_BD, item_ND, exclude_BT=EXCLUDE).at_perplexity(k)
+    perplexity = law.perplexity().detach()
+    torch.testing.assert_close(perplexity, torch.full_like(perplexity, k), rtol=1e-8, atol=0)
+    with torch.no_grad():
+        fixed = build(path, query_BD, item_ND, exclude_BT=EXCLUDE).at_perplexity(k)
+    assert not fixed.temperature.requires_grad
+    torch.testing.assert_close(fixed.temperature, law.temperature.detach())
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_at_perplexity_does_not_depend_on_the_scale_of_the_scores(path, scale):
+    value_NC = torch.rand(N, C, dtype=torch.float64)
+    unit = build(path, *embeddings()).at_perplexity(3.0)
+    scaled = build(path, *embeddings(scale)).at_perplexity(3.0)
+    torch.testing.assert_close(scaled.mean(value_NC), unit.mean(value_NC), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_at_perplexity_works_in_single_precision(path):
+    torch.manual_seed(0)
+    query_BD, item_ND = torch.randn(200, 16) * 0.3, torch.randn(1000, 16) * 0.3
+    for k in (2, 20, 500):
+        perplexity = build(path, query_BD, item_ND).at_perplexity(k).perplexity()
+        torch.testing.assert_close(perplexity, torch.full_like(perplexity, k), rtol=2e-4, atol=0)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_gradient_passes_through_the_temperature_found(path):
+    value_NC = torch.rand(N, C, dtype=torch.float64)
+
+    def soft_top(query_BD, item_ND):
+        law = build(path, query_BD, item_ND, exclude_BT=EXCLUDE).at_perplexity(3.0, tolerance=1e-9)
+        return law.mean(value_NC)
+
+    assert torch.autograd.gradcheck(soft_top, embeddings(), atol=1e-6)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_entropy_at_a_perplexity_has_no_gradient(path):
+    query_BD, item_ND = embeddings()
+    law = build(path, query_BD, item_ND)
+    free = torch.autograd.grad(law.entropy().sum(), (query_BD, item_ND), retain_graph=True)
+    held = torch.autograd.grad(law.at_perplexity(3.0).entropy().sum(), (query_BD, item_ND))
+    for without, within in zip(free, held, strict=True):
+        assert without.abs().max() > 1e-2
+        assert within.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("k", [1, 0.5, -2, 6, 7, math.nan, math.inf])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_perplexity_out_of_range_is_refused(path, k):
+    # Row 0 leaves out three different items of nine, so k must stay below 6; duplicates count once.
+    exclude_BT = torch.tensor([[0, 8, 1, -1], [-1, -1, -1, -1], [4, 4, 2, 2], [5, -1, 5, 5]])
+    law = build(path, *embeddings(), exclude_BT=exclude_BT)
+    with pytest.raises(ValueError, match=f"k={k!r}: .* above 1 and below 6"):
+        law.at_perplexity(k)
+
+
+def test_tied_scores_that_no_temperature_can_tell_apart_are_refused():
+    logits_BN = torch.tensor([[3.0, 2.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]], dtype=torch.float64)
+    law = ItemDistribution.from_logits(logits_BN)
+    with pytest.raises(ValueError, match="k=2: row 1 .* perplexity of 3 at best: .* untied"):
+        law.at_perplexity(2)
+    assert law.at_perplexity(3.5).perplexity().tolist() == pytest.approx([3.5, 3.5])
+
+
+def test_num_items_and_completeness():
+    query_BD, item_ND = embeddings()
+    whole = ItemDistribution.from_embeddings(query_BD, item_ND)
+    sample = ItemDistribution.from_logits(torch.zeros(2, 5), complete=False)
+    assert (whole.num_items, whole.complete) == (N, True)
+    assert (sample.num_items, sample.complete) == (5, False)
+    assert not sample.with_temperature(2.0).complete
