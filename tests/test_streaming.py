@@ -50,7 +50,9 @@ def gradients(function, query_BD, item_ND, value_NC, exclude_BT, weights):
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("kind", ["none", "padding only", "first block", "last block", "duplicates"])
+@pytest.mark.parametrize(
+    "kind", ["none", "padding only", "first block", "last block", "duplicates"]
+)
 @pytest.mark.parametrize("items_a_block", [1, 3, 1000])
 def test_equals_dense_in_value_and_gradient(sizes, kind, items_a_block):
     B, N, _, C = sizes
