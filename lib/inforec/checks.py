@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def require_number(
@@ -38,3 +39,19 @@ def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
     near = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.4)
     hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
     raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}{hint}")
+
+
+class BadParameterError(ValueError):
+    """A ValueError that a notebook shows as one sentence, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # the name IPython looks for
+        return [f"{type(self).__name__}: {self}"]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """In a notebook's first cell: show a ValueError or ConnectionError as one sentence."""
+    try:
+        yield
+    except (ValueError, ConnectionError) as error:
+        raise BadParameterError(str(error)) from None

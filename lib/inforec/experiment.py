@@ -15,10 +15,19 @@ import torch
 from inforec import data, losses, regularizers, rerank, results
 from inforec.batches import PairBatches, UserBatches
 from inforec.checks import require_choice, require_number
+from inforec.data.catalog import find
 from inforec.evaluate import evaluate, evaluate_lists, recommend, score_blocks
 from inforec.models import REGISTRY
 from inforec.results import Record
-from inforec.train import DEVICES, PRECISIONS, FitConfig, Objective, Regularizer, choose_device, fit
+from inforec.train import (
+    DEVICES,
+    PRECISIONS,
+    FitConfig,
+    Objective,
+    Regularizer,
+    choose_device,
+    fit,
+)
 from inforec.types import Query
 
 LOSSES = ("softmax", "bpr", "sampled_softmax")
@@ -68,13 +77,13 @@ class RunConfig:
     loss: str = "softmax"
     alpha: float = 0.0
     beta: float = 0.0
-    temperature: float = 0.25
+    temperature: float = 0.5
     perplexity: float | None = None
     negatives: int = 64
     epochs: int = 200
     batch_size: int = 2048
-    learning_rate: float = 0.005
-    weight_decay: float = 0.0
+    learning_rate: float = 0.01
+    weight_decay: float = 5e-5
     validate_every: int = 5
     patience: int = 5
     reranker: str = "none"
@@ -88,6 +97,8 @@ class RunConfig:
     def __post_init__(self):
         if not isinstance(self.dataset, str) or not self.dataset:
             raise ValueError(f"dataset={self.dataset!r}: expected a name or the path of a folder")
+        if not Path(self.dataset).is_dir():
+            find(self.dataset)
         require_choice("split", self.split, ("random", "leave_one_out", "temporal", "given"))
         require_number("min_rating", self.min_rating)
         require_number("min_interactions", self.min_interactions, at_least=1, integer=True)

@@ -51,7 +51,7 @@ def logloss(logit_E: Tensor, label_E: Tensor) -> float:
 
 
 def ece(logit_E: Tensor, label_E: Tensor, *, bins: int = 15) -> float:
-    """Expected calibration error: the weighted mean over equal bins of |label - probability|.
+    """Expected calibration error: the mean gap of label and probability over equal bins.
 
     Guo et al. (2017), equation 3, with the probability of the positive class as the confidence.
     """

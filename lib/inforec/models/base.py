@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inforec.distribution import ItemDistribution
@@ -88,7 +89,7 @@ class DotProduct(Ranker):
         query_BD, item_ND = self.embed(batch)
         logits_BK = None
         if batch.items is not None:
-            logits_BK = torch.einsum("bd,bkd->bk", query_BD, item_ND[batch.items])
+            logits_BK = torch.einsum("bd,bkd->bk", query_BD, F.embedding(batch.items, item_ND))
         return Output(
             logits_BK,
             ItemDistribution.from_embeddings(query_BD, item_ND),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inforec.checks import require_number
@@ -33,7 +34,7 @@ class LightGCN(DotProduct):
         """dim: embedding size D. layers: propagation steps L (0 is matrix factorisation)."""
 
         dim: int = 64
-        layers: int = 2
+        layers: int = 3
 
         def __post_init__(self):
             require_number("dim", self.dim, at_least=1, integer=True)
@@ -55,4 +56,4 @@ class LightGCN(DotProduct):
 
     def embed(self, query: Query) -> tuple[Tensor, Tensor]:
         user_UD, item_ND = self.propagated().split([self.num_users, self.num_items])
-        return user_UD[query.user], item_ND
+        return F.embedding(query.user, user_UD), item_ND
