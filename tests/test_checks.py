@@ -42,6 +42,6 @@ def test_the_message_states_the_bounds():
 
 
 def test_a_misspelt_choice_is_told_the_nearest():
-    with pytest.raises(ValueError, match="split='randon'.*random, given.*did you mean 'random'"):
+    with pytest.raises(ValueError, match=r"split='randon'.*random, given.*did you mean 'random'"):
         require_choice("split", "randon", ["random", "given"])
     assert require_choice("split", "given", ["random", "given"]) is None

@@ -216,7 +216,7 @@ def test_a_perplexity_out_of_range_is_refused(path, k):
 def test_tied_scores_that_no_temperature_can_tell_apart_are_refused():
     logits_BN = torch.tensor([[3.0, 2.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]], dtype=torch.float64)
     law = ItemDistribution.from_logits(logits_BN)
-    with pytest.raises(ValueError, match="k=2: row 1 .* perplexity of 3 at best: .* untied"):
+    with pytest.raises(ValueError, match=r"k=2: row 1 .* perplexity of 3 at best: .* untied"):
         law.at_perplexity(2)
     assert law.at_perplexity(3.5).perplexity().tolist() == pytest.approx([3.5, 3.5])
 

@@ -1,0 +1,155 @@
+"""Training batches: what an epoch covers, how negatives are drawn, and that a seed fixes it all.
+
+Shape letters: B rows, T longest row, K negatives, N items.
+"""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from inforec.batches import PairBatches, UserBatches
+from inforec.types import PAD
+
+
+def interactions_of(train):
+    return sorted(zip(train.user.tolist(), train.item.tolist(), strict=True))
+
+
+def both_kinds(train, seed=0):
+    yield UserBatches(train, 40, seed)
+    yield PairBatches(train, 40, seed, negatives=3, popular=False)
+    yield PairBatches(train, 40, seed, negatives=3, popular=True)
+
+
+def content(batches, epoch):
+    """Everything an epoch yields, as a list of lists."""
+    return [
+        [None if t is None else t.tolist() for t in (b.user, b.history, b.items, b.target)]
+        for b in batches.epoch(epoch)
+    ]
+
+
+# ---- rows are users -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 40, 10**6])
+def test_user_batches_cover_every_interaction_once(tiny, batch_size):
+    batches = UserBatches(tiny.train, batch_size, 0)
+    seen = []
+    drawn = list(batches.epoch(1))
+    for batch in drawn:
+        assert batch.items is None and torch.equal(batch.target, batch.history)
+        for user, row in zip(batch.user.tolist(), batch.target.tolist(), strict=True):
+            seen += [(user, item) for item in row if item != PAD]
+    assert sorted(seen) == interactions_of(tiny.train)
+    assert len(drawn) == len(batches)
+
+
+def test_user_batches_hold_about_batch_size_interactions(tiny):
+    sizes = [int((b.target != PAD).sum()) for b in UserBatches(tiny.train, 40, 0).epoch(1)]
+    assert sum(sizes[:-1]) / (len(sizes) - 1) == pytest.approx(40, rel=0.25)
+
+
+def test_users_without_interactions_are_left_out(make_interactions):
+    train = make_interactions([(0, 0), (2, 1), (2, 0)], 4, 2)
+    users = [u for b in UserBatches(train, 1, 0).epoch(1) for u in b.user.tolist()]
+    assert sorted(users) == [0, 2]
+
+
+def test_user_batches_are_no_wider_than_their_longest_row(tiny):
+    for batch in UserBatches(tiny.train, 1, 0).epoch(1):
+        assert batch.target.shape == (1, int(tiny.train.user_counts[batch.user[0]]))
+
+
+# ---- rows are pairs -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("popular", [False, True])
+def test_pair_batches_cover_every_interaction_once(tiny, popular):
+    batches = PairBatches(tiny.train, 40, 0, negatives=3, popular=popular)
+    drawn = list(batches.epoch(1))
+    seen = [
+        pair for b in drawn for pair in zip(b.user.tolist(), b.items[:, 0].tolist(), strict=True)
+    ]
+    assert sorted(seen) == interactions_of(tiny.train)
+    assert [len(b.user) for b in drawn[:-1]] == [40] * (len(drawn) - 1)
+    assert len(drawn) == len(batches)
+    for batch in drawn:
+        assert batch.items.shape == (len(batch.user), 4)
+        assert batch.target.tolist() == [0] * len(batch.user)
+        assert torch.equal(batch.history, tiny.train.history_UT[batch.user])
+
+
+def test_negatives_are_never_training_items_and_otherwise_uniform(make_interactions):
+    # User 0 has taken all but two of eight items, so most first draws must be drawn again.
+    train = make_interactions([(0, i) for i in range(6)] + [(1, 7)], 2, 8)
+    taken = set(interactions_of(train))
+    batches = PairBatches(train, 100, 0, negatives=500, popular=False)
+    counts = {0: Counter(), 1: Counter()}
+    for batch in batches.epoch(1):
+        for user, row in zip(batch.user.tolist(), batch.items[:, 1:].tolist(), strict=True):
+            counts[user].update(row)
+            assert not any((user, item) in taken for item in row)
+        assert batch.log_q is None
+    assert set(counts[0]) == {6, 7} and set(counts[1]) == set(range(7))
+    for count in counts.values():
+        total, share = sum(count.values()), 1 / len(count)
+        for n in count.values():
+            assert abs(n / total - share) < 5 * math.sqrt(share * (1 - share) / total)
+
+
+def test_popular_negatives_follow_training_counts(make_interactions):
+    train = make_interactions([(u, 0) for u in range(6)] + [(0, 1), (1, 1), (2, 3)], 6, 4)
+    batches = PairBatches(train, 100, 0, negatives=2000, popular=True)
+    count = Counter(i for b in batches.epoch(1) for i in b.items[:, 1:].flatten().tolist())
+    total = sum(count.values())
+    for item, wanted in enumerate([6 / 9, 2 / 9, 0.0, 1 / 9]):
+        error = 5 * math.sqrt(wanted * (1 - wanted) / total)
+        assert abs(count[item] / total - wanted) <= error
+
+
+def test_log_q_is_the_log_of_the_popularity_and_a_drawn_positive_does_not_count(tiny):
+    counts = tiny.train.item_counts.tolist()
+    hits = 0
+    for batch in PairBatches(tiny.train, 40, 0, negatives=20, popular=True).epoch(1):
+        for items, log_q in zip(batch.items.tolist(), batch.log_q.tolist(), strict=True):
+            wanted = [math.log(counts[i] / len(tiny.train)) for i in items]
+            for column in range(1, 21):
+                if items[column] == items[0]:
+                    wanted[column] = math.inf
+                    hits += 1
+            assert log_q == pytest.approx(wanted, rel=1e-5)
+    assert hits > 0
+
+
+def test_a_user_who_has_taken_everything_is_an_error(make_interactions):
+    train = make_interactions([(0, 0), (1, 0), (1, 1), (1, 2)], 2, 3)
+    with pytest.raises(ValueError, match="user index 1 has taken all 3 items"):
+        PairBatches(train, 10, 0, negatives=1, popular=False)
+    assert len(PairBatches(train, 10, 0, negatives=1, popular=True)) == 1
+
+
+# ---- a seed and an epoch fix everything ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_an_epoch_depends_on_seed_and_number_alone(tiny, which):
+    batches = list(both_kinds(tiny.train))[which]
+    third = content(batches, 3)
+    fresh = list(both_kinds(tiny.train))[which]
+    for epoch in (1, 2):
+        content(fresh, epoch)
+    torch.rand(5)  # draws elsewhere do not matter
+    assert content(fresh, 3) == third
+    assert content(batches, 4) != third
+    assert content(list(both_kinds(tiny.train, seed=1))[which], 3) != third
+
+
+def test_drawing_batches_leaves_the_global_generator_alone(tiny):
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    for batches in both_kinds(tiny.train):
+        content(batches, 1)
+    assert torch.equal(torch.get_rng_state(), state)
