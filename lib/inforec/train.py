@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import pickle
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -138,6 +139,7 @@ def fit(
 
     Raises:
         NonFiniteLossError: before the step, naming every term and its value.
+        ValueError: naming the checkpoint, if it cannot be read.
     """
     device = choose_device(config.device)
     fabric = Fabric(accelerator=device.type, devices=1, precision=config.precision)
@@ -217,9 +219,9 @@ def _train_epoch(fabric, step, optimizer, batches, epoch: int) -> dict:
     for number, batch in enumerate(batches, start=1):
         loss, terms = step(batch)
         if not torch.isfinite(loss):
-            values = ", ".join(f"{name} = {float(value):g}" for name, value in terms.items())
+            values = ", ".join(f"{name} = {value.item():g}" for name, value in terms.items())
             raise NonFiniteLossError(
-                f"loss = {float(loss):g} in epoch {epoch}, step {number}: {values}. The weights "
+                f"loss = {loss.item():g} in epoch {epoch}, step {number}: {values}. The weights "
                 "are those before this step. A smaller learning rate, alpha or beta, or a higher "
                 "temperature may help."
             )
@@ -273,7 +275,12 @@ class _State:
         if path is None or not path.exists():
             return
         device = next(self.model.parameters()).device
-        saved = torch.load(path, map_location=device, weights_only=True)
+        try:
+            saved = torch.load(path, map_location=device, weights_only=True)
+        except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{path} is not a readable checkpoint: delete it to train from the start"
+            ) from error
         if saved["key"] != self.config.checkpoint_key:
             return
         self.model.load_state_dict(saved["model"])
