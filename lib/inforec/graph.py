@@ -17,7 +17,7 @@ def normalised_adjacency(train: Interactions) -> Tensor:
     """D^(-1/2) A D^(-1/2) of the bipartite graph, a (V, V) sparse CSR float32 tensor.
 
     A joins user u and item i where u took i in training; D holds the node degrees. A node without
-    an edge keeps an empty row. He et al. (2020), LightGCN, equation 8.
+    an edge keeps an empty row. He et al. (2020), LightGCN, section 3.1.
     """
     num_users, num_nodes = train.num_users, train.num_users + train.num_items
     user, item = train.user, train.item + num_users

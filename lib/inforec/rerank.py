@@ -28,8 +28,7 @@ def steck(
         value(I) = (1 - trade_off) sum over I of score - trade_off KL(p || q~(I)),
         q~(I) = 0.99 q(I) + 0.01 p,  q(I) = mean over I of p(c | i).
 
-    Steck (2018), "Calibrated recommendations", equations 6 to 8 and the greedy search after them,
-    for all users at once.
+    The greedy search of Steck (2018), "Calibrated recommendations", for all users at once.
 
     Args:
         score_BM: (B, M) scores of the candidates; their scale matters against the divergence.

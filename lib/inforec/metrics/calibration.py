@@ -15,7 +15,7 @@ SMOOTHING = 0.01
 def calibration_kl(interest_UC: Tensor, list_UC: Tensor) -> Tensor:
     """(U,) KL(p || q~) in nats, with q~ = 0.99 q + 0.01 p.
 
-    Steck (2018), equations 6 and 7, in nats; the mixture keeps the divergence finite when the list
+    Steck (2018), "Calibrated recommendations", in nats; the mixture keeps the divergence finite when the list
     lacks a category of the user's.
 
     Args:

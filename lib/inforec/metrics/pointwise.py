@@ -32,7 +32,7 @@ def auc(logit_E: Tensor, label_E: Tensor) -> float:
 def gauc(logit_E: Tensor, label_E: Tensor, user_E: Tensor) -> float:
     """AUC within each user, averaged with the user's number of predictions as weight.
 
-    Zhou et al. (2018), Deep Interest Network, equation 6. Users with one class only are left out;
+    Zhou et al. (2018), Deep Interest Network. Users with one class only are left out;
     NaN if that leaves nobody.
     """
     total, weight = 0.0, 0
@@ -53,7 +53,7 @@ def logloss(logit_E: Tensor, label_E: Tensor) -> float:
 def ece(logit_E: Tensor, label_E: Tensor, *, bins: int = 15) -> float:
     """Expected calibration error: the mean gap of label and probability over equal bins.
 
-    Guo et al. (2017), equation 3, with the probability of the positive class as the confidence.
+    Guo et al. (2017), with the probability of the positive class as the confidence.
     """
     prob_E = logit_E.double().sigmoid()
     bin_E = (prob_E * bins).long().clamp(max=bins - 1)

@@ -17,7 +17,7 @@ from inforec.types import Interactions, Query
 
 
 class EASE(Ranker):
-    """Steck (2019), "Embarrassingly Shallow Autoencoders for Sparse Data", equations 3 to 8.
+    """Steck (2019), "Embarrassingly Shallow Autoencoders for Sparse Data", section 3.
 
         min_W ||X - X W||^2 + l2 ||W||^2  with diag(W) = 0:
         P = (X'X + l2 I)^-1,    W_ij = -P_ij / P_jj  (i != j),    scores = X W.

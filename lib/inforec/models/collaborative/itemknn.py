@@ -18,7 +18,7 @@ from inforec.types import Interactions, Query
 
 
 class ItemKNN(Ranker):
-    """Deshpande and Karypis (2004), "Item-based top-N recommendation algorithms", section 4.
+    """Deshpande and Karypis (2004), "Item-based top-N recommendation algorithms".
 
         w_ij = n_ij / (sqrt(n_i n_j) + shrinkage),    s_ui = sum over j in history of w_ij,
 

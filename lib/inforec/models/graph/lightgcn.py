@@ -22,7 +22,7 @@ class LightGCN(DotProduct):
 
         E^(l+1) = D^(-1/2) A D^(-1/2) E^(l),    E = mean of E^(0) .. E^(L),    s_ui = e_u . e_i
 
-    (equations 3, 4, 6 and 8). Only E^(0) is learned.
+    (section 3.1, with equal weights for the layers). Only E^(0) is learned.
 
     Differences from the paper and its code:
     1. weight decay acts on all of E^(0) at every step, not on the rows of the batch;
