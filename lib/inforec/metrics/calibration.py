@@ -15,8 +15,8 @@ SMOOTHING = 0.01
 def calibration_kl(interest_UC: Tensor, list_UC: Tensor) -> Tensor:
     """(U,) KL(p || q~) in nats, with q~ = 0.99 q + 0.01 p.
 
-    Steck (2018), "Calibrated recommendations", in nats; the mixture keeps the divergence finite when the list
-    lacks a category of the user's.
+    Steck (2018), "Calibrated recommendations", in nats; the mixture keeps the divergence finite
+    when the list lacks a category of the user's.
 
     Args:
         interest_UC: (U, C) p(c | u) from the training items, each item's mass split evenly over its
