@@ -64,6 +64,6 @@ def steck(
         chosen.append(place_B)
     place_BK = torch.stack(chosen, dim=1)
     if sort_by_score:
-        order_BK = score_BM.gather(1, place_BK).argsort(1, descending=True, stable=True)
+        order_BK = score_BM.gather(1, place_BK).argsort(dim=1, descending=True, stable=True)
         place_BK = place_BK.gather(1, order_BK)
     return item_BM.gather(1, place_BK)
