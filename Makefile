@@ -10,7 +10,7 @@ PORT ?= 8000
 
 # Settings of the experiment, named as in notebooks/exp.ipynb but in capitals. Only what stands on
 # make's command line is passed on: a DEVICE or SEED in the environment may mean something else.
-SETTINGS := DATASET SPLIT MODEL LOSS ALPHA BETA TEMPERATURE K EPOCHS SEED DEVICE
+SETTINGS := DATASET SPLIT MODEL LOSS ALPHA BETA TEMPERATURE K EPOCHS LEARNING_RATE WEIGHT_DECAY SEED DEVICE
 lower = $(shell printf '%s' '$(1)' | tr A-Z a-z)
 PARAMETERS = $(foreach name,$(SETTINGS),$(if $(filter command,$(origin $(name))),-p $(call lower,$(name)) '$($(name))'))
 
