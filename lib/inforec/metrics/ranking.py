@@ -21,7 +21,7 @@ def recall(hit_UK: Tensor, relevant_U: Tensor) -> Tensor:
         hit_UK: (U, K) bool, whether the item at each rank is held out for the user.
         relevant_U: (U,) number of held-out items.
     """
-    return _defined(hit_UK.sum(1) / relevant_U, relevant_U)
+    return _defined(hit_UK.double().sum(1) / relevant_U, relevant_U)
 
 
 def precision(hit_UK: Tensor, relevant_U: Tensor) -> Tensor:
