@@ -90,16 +90,15 @@ def write(record: Record, folder: Path | str) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.run_id}.json"
-    if record.arrays is not None:
-        with _Replacing(path.with_suffix(".npz")) as temporary:
-            with open(temporary, "wb") as file:
-                np.savez_compressed(file, **record.arrays)
     body = {
         name: getattr(record, name)
         for name in ("run_id", "study", "config", "valid", "test", "cost", "provenance", "history")
     }
     with _Replacing(path) as temporary:
         Path(temporary).write_text(json.dumps(_nan_to_null(body), indent=1, allow_nan=False) + "\n")
+        if record.arrays is not None:
+            with _Replacing(path.with_suffix(".npz")) as beside, open(beside, "wb") as file:
+                np.savez_compressed(file, **record.arrays)
     return path
 
 
@@ -112,7 +111,8 @@ def read(path: Path | str) -> Record:
     path = Path(path)
     try:
         body = json.loads(path.read_text())
-        for metrics in (body["valid"], body["test"]):
+        validations = [entry["valid"] for entry in body["history"] if "valid" in entry]
+        for metrics in (body["valid"], body["test"], *validations):
             metrics |= {name: math.nan for name, value in metrics.items() if value is None}
         record = Record(**body)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
@@ -236,9 +236,10 @@ class _Replacing:
         return self.temporary
 
     def __exit__(self, kind, error, trace):
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
+        try:
+            if kind is None:
+                os.replace(self.temporary, self.path)
+        finally:
             Path(self.temporary).unlink(missing_ok=True)
 
 
