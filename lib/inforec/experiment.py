@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -164,7 +164,7 @@ class RunConfig:
 
     def to_dict(self) -> dict:
         """All fields, with the model's options complete: what a record stores and hashes."""
-        return {**asdict(self), "options": asdict(self.model_config())}
+        return {**_values(self), "options": _values(self.model_config())}
 
 
 def run(
@@ -241,6 +241,15 @@ def run(
     if folder is not None:
         _results.write(record, folder)
     return record
+
+
+def _values(config) -> dict:
+    """The fields by name, where 1 and 1.0 are the same value of a field of floats."""
+    return {
+        field.name: float(value) if field.type.startswith("float") and value is not None else value
+        for field in fields(config)
+        for value in [getattr(config, field.name)]
+    }
 
 
 _results = results  # the argument of run() has the same name
