@@ -1,0 +1,165 @@
+"""Steck's greedy reranker against a slow loop, and against all lists of a tiny catalogue.
+
+Shape letters: B users, N items, M candidates, C categories, K list length.
+"""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from inforec.rerank import steck
+
+B, N, M, C = 6, 15, 8, 3
+
+
+def simplex(*shape):
+    rows = torch.rand(*shape, dtype=torch.float64)
+    return rows / rows.sum(1, keepdim=True)
+
+
+@pytest.fixture
+def problem():
+    """Scores, candidates, interests and categories; some interests and categories are zero."""
+    torch.manual_seed(2)
+    score_BM = torch.randn(B, M, dtype=torch.float64)
+    item_BM = torch.stack([torch.randperm(N)[:M] for _ in range(B)])
+    interest_BC, category_NC = simplex(B, C), simplex(N, C)
+    interest_BC[0] = torch.tensor([1.0, 0.0, 0.0])
+    category_NC[:9] = torch.eye(C, dtype=torch.float64)[torch.arange(9) % C]
+    return score_BM, item_BM, interest_BC, category_NC
+
+
+def value(chosen, score, items, p, category_NC, trade_off):
+    """The value of a list: Steck's equation 8 with the divergence of equation 7."""
+    rows = [category_NC[items[m]].tolist() for m in chosen]
+    divergence = 0.0
+    for c in range(C):
+        q = 0.99 * sum(row[c] for row in rows) / len(rows) + 0.01 * p[c]
+        if p[c] > 0:
+            divergence += p[c] * math.log(p[c] / q)
+    return (1 - trade_off) * sum(score[m] for m in chosen) - trade_off * divergence
+
+
+def slow_greedy(score, items, p, category_NC, k, trade_off):
+    """Places of the candidates in the order in which they are chosen."""
+    chosen = []
+    for _ in range(k):
+        left = [m for m in range(len(items)) if m not in chosen]
+        chosen.append(
+            max(left, key=lambda m: value([*chosen, m], score, items, p, category_NC, trade_off))
+        )
+    return chosen
+
+
+@pytest.mark.parametrize("trade_off", [0.0, 0.3, 0.7, 0.99, 1.0])
+@pytest.mark.parametrize("k", [1, 4, M])
+def test_follows_a_slow_loop(problem, k, trade_off):
+    score_BM, item_BM, interest_BC, category_NC = problem
+    ours = steck(
+        score_BM, item_BM, interest_BC, category_NC, k=k, trade_off=trade_off, sort_by_score=False
+    )
+    for b in range(B):
+        items, score, p = item_BM[b].tolist(), score_BM[b].tolist(), interest_BC[b].tolist()
+        chosen = slow_greedy(score, items, p, category_NC, k, trade_off)
+        if trade_off < 1.0:
+            assert ours[b].tolist() == [items[m] for m in chosen]
+        # With scores ignored, one-hot items tie: the lists agree in value.
+        places = [items.index(i) for i in ours[b].tolist()]
+        assert value(places, score, items, p, category_NC, trade_off) == pytest.approx(
+            value(chosen, score, items, p, category_NC, trade_off), abs=1e-9
+        )
+
+
+def test_sorting_changes_the_order_and_nothing_else(problem):
+    score_BM, item_BM, *rest = problem
+    chosen = steck(score_BM, item_BM, *rest, k=5, trade_off=0.8, sort_by_score=False)
+    ordered = steck(score_BM, item_BM, *rest, k=5, trade_off=0.8)
+    assert not torch.equal(chosen, ordered)
+    for b in range(B):
+        score = dict(zip(item_BM[b].tolist(), score_BM[b].tolist(), strict=True))
+        assert ordered[b].tolist() == sorted(chosen[b].tolist(), key=score.get, reverse=True)
+
+
+def test_trade_off_zero_gives_the_best_scores(problem):
+    score_BM, item_BM, *rest = problem
+    best = item_BM.gather(1, score_BM.topk(4).indices)
+    assert torch.equal(steck(score_BM, item_BM, *rest, k=4, trade_off=0.0), best)
+
+
+def test_trade_off_one_ignores_the_scores(problem):
+    score_BM, *rest = problem
+    first = steck(score_BM, *rest, k=4, trade_off=1.0, sort_by_score=False)
+    second = steck(-5 * score_BM, *rest, k=4, trade_off=1.0, sort_by_score=False)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, steck(score_BM, *rest, k=4, trade_off=0.0, sort_by_score=False))
+
+
+@pytest.mark.parametrize("trade_off", [0.0, 0.5, 1.0])
+def test_a_batch_equals_its_users_one_by_one(problem, trade_off):
+    score_BM, item_BM, interest_BC, category_NC = problem
+    together = steck(score_BM, item_BM, interest_BC, category_NC, k=5, trade_off=trade_off)
+    for b in range(B):
+        row = slice(b, b + 1)
+        alone = steck(
+            score_BM[row], item_BM[row], interest_BC[row], category_NC, k=5, trade_off=trade_off
+        )
+        assert torch.equal(alone[0], together[b])
+
+
+@pytest.mark.parametrize("trade_off", [0.2, 0.6, 0.95])
+def test_greedy_keeps_its_bound_against_the_best_of_all_lists(problem, trade_off):
+    """The bound that holds for the value itself, not for a ratio of values.
+
+    For lists of one length n the value differs by a constant from
+
+        F(I) = (1 - trade_off) sum of scores
+               + trade_off sum_c p_c log(sum over I of (0.99 p(c|i) + 0.01 p_c)),
+
+    which is submodular, and monotone where scores are not negative; but F of the empty list is
+    minus infinity, so the bound starts at the first item chosen, I_1. Each further step closes at
+    least one k-th of the distance to the best list of k:
+
+        F(best) - F(greedy) <= (1 - 1/k)^(k - 1) (F(best) - F(I_1)).
+    """
+    score_BM, item_BM, interest_BC, category_NC = problem
+    score_BM = score_BM.abs()
+    k = 3
+
+    def shifted(chosen, b):
+        total = (1 - trade_off) * sum(score_BM[b, m].item() for m in chosen)
+        for c in range(C):
+            p = interest_BC[b, c].item()
+            if p > 0:
+                mass = sum(0.99 * category_NC[item_BM[b, m], c].item() + 0.01 * p for m in chosen)
+                total += trade_off * p * math.log(mass)
+        return total
+
+    ours = steck(
+        score_BM, item_BM, interest_BC, category_NC, k=k, trade_off=trade_off, sort_by_score=False
+    )
+    gaps = []
+    for b in range(B):
+        items = item_BM[b].tolist()
+        greedy = [items.index(i) for i in ours[b].tolist()]
+        best = max(itertools.combinations(range(M), k), key=lambda chosen: shifted(chosen, b))
+        gap = shifted(best, b) - shifted(greedy, b)
+        start = shifted(best, b) - shifted(greedy[:1], b)
+        assert -1e-12 <= gap <= (1 - 1 / k) ** (k - 1) * start
+        gaps.append(gap)
+        # F and the value differ by the same constant for every list of this length.
+        arguments = score_BM[b].tolist(), items, interest_BC[b].tolist(), category_NC, trade_off
+        difference = shifted(best, b) - shifted(greedy, b)
+        assert value(best, *arguments) - value(greedy, *arguments) == pytest.approx(
+            difference, abs=1e-9
+        )
+    assert min(gaps) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name, value", [("k", 0), ("k", M + 1), ("k", 1.5), ("trade_off", -0.1), ("trade_off", 1.1)]
+)
+def test_bad_arguments_are_named(problem, name, value):
+    with pytest.raises(ValueError, match=f"{name}={value!r}"):
+        steck(*problem, **{"k": 3, "trade_off": 0.5, name: value})

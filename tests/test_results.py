@@ -1,0 +1,274 @@
+"""Records: written whole or not at all, read back as they were, found by their configuration."""
+
+import copy
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import inforec
+from inforec import results
+from inforec.results import Record, Table
+
+CONFIG = {"model": "mf", "alpha": 0.1, "options": {"dim": 4}, "seed": 0}
+
+
+def record(config=None, arrays=True):
+    config = copy.deepcopy(config or CONFIG)
+    return Record(
+        config=config,
+        run_id=results.run_id(config),
+        study="a study",
+        valid={"ndcg@5": 0.1 + 0.2, "ild@5": math.nan},
+        test={"ndcg@5": 1 / 3, "recall@5": math.nan},
+        history=[
+            {"epoch": 1, "loss": 2.0, "terms": {"softmax": 2.0}, "seconds": 0.1},
+            {"epoch": 2, "loss": None, "terms": {}, "seconds": 0.1, "valid": {"ild@5": math.nan}},
+        ],
+        cost={"seconds": 1.5, "parameters": 12},
+        provenance={"commit": None, "dirty": False, "versions": {"torch": "2"}},
+        arrays={"top_UK": np.array([[1, -1], [0, 2]])} if arrays else None,
+    )
+
+
+def same(first, second):
+    """Equality in which NaN equals NaN."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(same, first, second))
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
+        return math.isnan(second)
+    return type(first) is type(second) and first == second
+
+
+# ---- writing and reading ------------------------------------------------------------------------
+
+
+def test_a_record_comes_back_as_it_was(tmp_path):
+    written = record()
+    path = results.write(written, tmp_path / "new" / "study")
+    assert path == tmp_path / "new" / "study" / f"{written.run_id}.json"
+    back = results.read(path)
+    for name in ("config", "run_id", "study", "valid", "test", "history", "cost", "provenance"):
+        assert same(getattr(written, name), getattr(back, name)), name
+    assert np.array_equal(back.top, written.top) and not back.found
+
+
+def test_the_file_is_plain_json_without_nan(tmp_path):
+    text = results.write(record(), tmp_path).read_text()
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert json.loads(text, parse_constant=refuse)["test"]["recall@5"] is None
+    assert text.endswith("}\n")
+
+
+def test_a_record_without_its_lists_says_how_to_get_them(tmp_path):
+    path = results.write(record(), tmp_path)
+    path.with_suffix(".npz").unlink()
+    back = results.read(path)
+    with pytest.raises(ValueError, match=f"run {back.run_id} .* results=None"):
+        _ = back.top
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_value_that_json_cannot_hold_leaves_nothing(tmp_path):
+    broken = record()
+    broken.test["ndcg@5"] = math.inf
+    with pytest.raises(ValueError):
+        results.write(broken, tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("breaks", ["savez_compressed", "replace"])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_failure_in_the_middle_leaves_what_was_there(tmp_path, monkeypatch, breaks, before):
+    kept = {}
+    if before:
+        path = results.write(record(), tmp_path)
+        kept = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+        assert path.name in kept
+
+    def fail(*arguments, **options):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np if breaks == "savez_compressed" else os, breaks, fail)
+    later = record()
+    later.cost["seconds"] = 99.0
+    with pytest.raises(OSError, match="disk full"):
+        results.write(later, tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"valid": {}, "test": {}, "history": []}', "null"]
+)
+def test_a_file_that_is_no_record_is_named(tmp_path, text):
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"other\.json is not a record"):
+        results.read(path)
+
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import test_results as own
+for round in range(30):
+    for seed in range(4):
+        made = own.record({**own.CONFIG, "seed": seed})
+        made.cost = {"writer": sys.argv[3], "round": round}
+        own.results.write(made, sys.argv[2])
+    made = own.record({**own.CONFIG, "seed": f"{sys.argv[3]} {round}"})
+    own.results.write(made, sys.argv[2])
+"""
+
+
+def test_two_processes_that_write_at_once_lose_nothing(tmp_path):
+    here = str(Path(__file__).parent)
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, here, str(tmp_path), name])
+        for name in ("left", "right")
+    ]
+    read = 0
+    while any(writer.poll() is None for writer in writers):
+        read += len(results.load(tmp_path))  # every file is whole at every moment
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert read > 0
+    found = results.load(tmp_path)
+    wanted = {str(seed) for seed in range(4)}
+    wanted |= {f"{name} {round}" for name in ("left", "right") for round in range(30)}
+    assert sorted(str(r.config["seed"]) for r in found) == sorted(wanted)
+    assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+
+def test_run_id_is_the_same_in_every_order_and_process():
+    assert results.run_id(CONFIG) == results.run_id(dict(reversed(CONFIG.items())))
+    assert results.run_id(CONFIG) == results.run_id(json.loads(json.dumps(CONFIG)))
+    assert len(results.run_id(CONFIG)) == 12 and int(results.run_id(CONFIG), 16) >= 0
+    # Written down, because a change here would orphan every committed record.
+    assert results.run_id({"a": 1.5}) == "a4cac47f11df"
+
+
+@pytest.mark.parametrize(
+    "change", [{"alpha": 0.2}, {"options": {"dim": 5}}, {"seed": 1}, {"more": None}]
+)
+def test_run_id_depends_on_everything(change):
+    assert results.run_id({**CONFIG, **change}) != results.run_id(CONFIG)
+
+
+def test_run_id_depends_on_the_format(monkeypatch):
+    before = results.run_id(CONFIG)
+    monkeypatch.setattr(results, "FORMAT", results.FORMAT + 1)
+    assert results.run_id(CONFIG) != before
+
+
+def test_find_gives_the_equal_configuration_only(tmp_path):
+    assert results.find(CONFIG, tmp_path / "nowhere") is None
+    results.write(record(), tmp_path)
+    assert results.find({**CONFIG, "seed": 1}, tmp_path) is None
+    found = results.find(CONFIG, tmp_path)
+    assert found.found and found.config == CONFIG
+
+
+def test_load_goes_through_all_studies_in_order(tmp_path, monkeypatch):
+    for study, seed in (("b", 0), ("a", 1), ("a", 2)):
+        results.write(record({**CONFIG, "seed": seed}), tmp_path / study)
+    loaded = results.load(tmp_path)
+    paths = sorted(tmp_path.rglob("*.json"))
+    assert [r.run_id for r in loaded] == [p.stem for p in paths] and len(paths) == 3
+    assert [r.config["seed"] for r in loaded][2] == 0
+    monkeypatch.setenv("INFOREC_RESULTS", str(tmp_path))
+    assert [r.run_id for r in results.load()] == [r.run_id for r in loaded]
+    assert results.load(tmp_path / "nowhere") == []
+
+
+def test_root_is_the_variable_or_the_checkout(monkeypatch, tmp_path):
+    monkeypatch.setenv("INFOREC_RESULTS", str(tmp_path))
+    assert results.root() == tmp_path
+    monkeypatch.delenv("INFOREC_RESULTS")
+    if (Path(inforec.__file__).resolve().parents[2] / "pyproject.toml").exists():
+        assert results.root() == Path(inforec.__file__).resolve().parents[2] / "results"
+    else:
+        assert results.root() == Path.cwd() / "results"
+
+
+def test_select_by_values_and_by_options():
+    made = [record({**CONFIG, "seed": s, "options": {"dim": d}}) for s in (0, 1) for d in (4, 8)]
+    assert results.select(made) == made
+    assert results.select(made, seed=1) == made[2:]
+    assert results.select(made, seed=1, options__dim=8) == [made[3]]
+    assert results.select(made, seed=7) == []
+    with pytest.raises(ValueError, match=r"'sede': expected a name in .*seed"):
+        results.select(made, sede=1)
+    with pytest.raises(ValueError, match="'options__layers'"):
+        results.select(made, options__layers=2)
+
+
+# ---- provenance and tables ----------------------------------------------------------------------
+
+
+def test_provenance_says_where_and_from_what():
+    made = results.provenance(device=torch.device("cpu"), data="abc", seed=3)
+    assert set(made) == {
+        *("commit", "dirty", "date", "versions", "device", "threads", "data", "seed"),
+    }
+    assert (made["data"], made["seed"]) == ("abc", 3)
+    assert made["versions"]["torch"] == torch.__version__
+    assert made["versions"]["inforec"] == inforec.__version__
+    assert made["threads"] == torch.get_num_threads() and made["device"]
+    assert made["date"].endswith("+00:00")
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_provenance_without_git(monkeypatch):
+    def missing(*arguments, **options):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    made = results.provenance(device=torch.device("cpu"), data="", seed=0)
+    assert made["commit"] is None and made["dirty"] is False
+
+
+def test_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
+    package = tmp_path / "lib" / "inforec" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.write_text("")
+
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        done = subprocess.run(
+            ["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    monkeypatch.setattr(inforec, "__file__", str(package))
+    made = results.provenance(device=torch.device("cpu"), data="", seed=0)
+    assert (made["commit"], made["dirty"]) == (git("rev-parse", "HEAD"), False)
+    package.write_text("changed = True\n")
+    assert results.provenance(device=torch.device("cpu"), data="", seed=0)["dirty"] is True
+
+
+def test_a_table_shows_numbers_text_and_nan():
+    table = Table(["Model", "NDCG@20"], [["a & b", 0.12345], ["<c>", math.nan]], digits=3)
+    assert repr(table).splitlines() == ["Model  NDCG@20", "a & b    0.123", "<c>          –"]
+    shown = table._repr_html_()
+    assert "<td>a &amp; b</td><td>0.123</td>" in shown and "&lt;c&gt;" in shown
+    assert "<th>NDCG@20</th>" in shown
