@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -156,6 +157,18 @@ def select(records: Iterable[Record], **wanted) -> list[Record]:
         return entry
 
     return [r for r in records if all(value(r, name) == want for name, want in wanted.items())]
+
+
+def mean_sd(records: Iterable[Record], metric: str, on: str = "test") -> tuple[float, float]:
+    """Mean and sample standard deviation of a metric over records; NaN spread for a single one.
+
+    Raises:
+        ValueError: if there are no records.
+    """
+    values = [getattr(record, on)[metric] for record in records]
+    if not values:
+        raise ValueError(f"no records to average {metric!r} over: expected at least one")
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 class Table:
