@@ -152,9 +152,11 @@ class ItemDistribution:
         :meth:`log_prob` need, so asking for the mean first makes the others free.
         """
         if self._logits_BN is not None:
-            return self._dense_log_prob().exp() @ value_NC
+            prob_BN = self._dense_log_prob().exp()
+            return prob_BN @ value_NC.to(prob_BN.dtype)
+        query_BD = self._scaled_query()
         lse_B, entropy_B, mean_BC = catalogue_pass(
-            self._scaled_query(), self._item_ND, value_NC, self._exclude_BT
+            query_BD, self._item_ND, value_NC.to(query_BD.dtype), self._exclude_BT
         )
         self._cache.setdefault("lse", lse_B)
         self._cache.setdefault("entropy", entropy_B)

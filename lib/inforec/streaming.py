@@ -114,7 +114,8 @@ class _CataloguePass(torch.autograd.Function):
                 mean_BC = scale_B[:, None] * mean_BC + weight_BS @ value_NC[start : start + step]
             max_B = new_max_B
 
-        assert bool((sum_B > 0).all()), "a row has every item excluded"
+        # A sum that is not a number goes on: the loss reports it with the names of its terms.
+        assert not bool((sum_B == 0).any()), "a row has every item excluded"
         lse_B = max_B + sum_B.log()
         entropy_B = sum_B.log() - shifted_B / sum_B
         if mean_BC is not None:
