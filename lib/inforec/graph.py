@@ -43,11 +43,14 @@ class _SymmetricProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, adjacency_VV, node_VD):
         ctx.adjacency_VV = adjacency_VV
-        return adjacency_VV @ node_VD
+        # Not every device multiplies sparse matrices in half precision: mixed precision stops here.
+        with torch.autocast(node_VD.device.type, enabled=False):
+            return adjacency_VV @ node_VD.to(adjacency_VV.dtype)
 
     @staticmethod
     def backward(ctx, g_VD):
-        return None, ctx.adjacency_VV @ g_VD
+        with torch.autocast(g_VD.device.type, enabled=False):
+            return None, ctx.adjacency_VV @ g_VD.to(ctx.adjacency_VV.dtype)
 
 
 def propagate(adjacency_VV: Tensor, node_VD: Tensor) -> Tensor:
