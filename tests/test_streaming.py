@@ -170,6 +170,15 @@ def test_a_row_with_nothing_left_breaks_an_invariant():
         catalogue_pass(query_BD, item_ND, None, torch.tensor([[0, -1, -1], [0, 1, 2]]))
 
 
+def test_scores_that_are_no_numbers_go_through():
+    """A diverged model must end in the training loop's error, which names the terms."""
+    query_BD, item_ND, value_NC = inputs((2, 3, 2, 1))
+    query_BD = query_BD.detach()
+    query_BD[1, 0] = math.nan
+    for answer in catalogue_pass(query_BD, item_ND, value_NC):
+        assert torch.isfinite(answer[0]).all() and torch.isnan(answer[1]).all()
+
+
 def test_excluded_mask_follows_the_table():
     like_BN = torch.zeros(2, 4)
     assert excluded_mask(None, like_BN) is None

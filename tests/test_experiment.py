@@ -1,0 +1,401 @@
+"""run(config) -> Record, on a small data-set folder, for all that a configuration may say."""
+
+import itertools
+import json
+import math
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+import torch
+
+from inforec import data, experiment, results
+from inforec.evaluate import evaluate_lists
+from inforec.experiment import LOSSES, RunConfig, run
+from inforec.metrics.calibration import calibration_kl
+from inforec.models import REGISTRY
+from inforec.train import NonFiniteLossError
+
+LEARNED = sorted(name for name in REGISTRY if not REGISTRY[name].closed_form)
+CLOSED = sorted(name for name in REGISTRY if REGISTRY[name].closed_form)
+
+
+@pytest.fixture
+def config(tiny_folder):
+    """A run of a second: MF with 4 factors for 4 epochs."""
+    return RunConfig(
+        dataset=str(tiny_folder),
+        model="mf",
+        options={"dim": 4},
+        epochs=4,
+        batch_size=64,
+        validate_every=2,
+        learning_rate=0.05,
+        negatives=5,
+        k=5,
+        candidates=12,
+        device="cpu",
+    )
+
+
+def quiet(config, **arguments):
+    return run(config, progress=False, **arguments)
+
+
+def without_seconds(history):
+    return [{k: v for k, v in entry.items() if k != "seconds"} for entry in history]
+
+
+# ---- every combination --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (0.2, 0.0), (0.0, 0.05), (0.2, 0.05)], ids=str)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("model", LEARNED)
+def test_every_model_trains_with_every_loss_and_both_terms(config, model, loss, weights):
+    alpha, beta = weights
+    record = quiet(replace(config, model=model, loss=loss, alpha=alpha, beta=beta))
+    expected = {loss} | ({"category_kl"} if alpha else set()) | ({"entropy"} if beta else set())
+    assert len(record.history) == 4
+    for entry in record.history:
+        parts = entry["terms"]
+        assert set(parts) == expected and all(map(math.isfinite, parts.values()))
+        wanted = parts[loss] + alpha * parts.get("category_kl", 0) - beta * parts.get("entropy", 0)
+        assert entry["loss"] == pytest.approx(wanted, rel=1e-5)
+    assert record.history[-1]["terms"][loss] < record.history[0]["terms"][loss]
+    assert 0 < record.test["recall@5"] <= 1
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("model", CLOSED)
+def test_a_closed_form_runs_whatever_the_loss(config, model, loss):
+    record = quiet(replace(config, model=model, options={}, loss=loss))
+    assert record.cost["epochs"] == 0 and record.cost["parameters"] == 0
+    assert record.history[0]["valid"]["ndcg@5"] == record.valid["ndcg@5"]
+    assert 0 <= record.test["recall@5"] <= 1
+
+
+@pytest.mark.parametrize("model, weight", [*itertools.product(CLOSED, ["alpha", "beta"])])
+def test_a_closed_form_refuses_the_two_terms(config, model, weight):
+    with pytest.raises(ValueError, match=f"{weight}=0.1.*model='{model}'.*closed form"):
+        replace(config, model=model, options={}, **{weight: 0.1})
+
+
+@pytest.mark.parametrize("split", ["random", "leave_one_out", "temporal"])
+def test_every_split_that_the_folder_allows(config, split):
+    if split == "random":
+        assert quiet(replace(config, split=split)).config["split"] == split
+    else:  # the folder has no time
+        with pytest.raises(ValueError, match="time"):
+            quiet(replace(config, split=split))
+
+
+def test_the_terms_do_what_they_are_for(config):
+    longer = replace(config, epochs=20, validate_every=20)
+    plain, calibrated, wide = (
+        quiet(longer),
+        quiet(replace(longer, alpha=5.0)),
+        quiet(replace(longer, beta=0.5)),
+    )
+    dataset = data.load(config.dataset)
+
+    def divergence(record):
+        law_UC = torch.from_numpy(record.arrays["law_UC"]).double()
+        return float(calibration_kl(dataset.interest_UC, law_UC).mean())
+
+    assert divergence(calibrated) < 0.5 * divergence(plain)
+    assert wide.test["item_entropy@5"] > plain.test["item_entropy@5"]
+
+
+def test_the_loss_temperature_is_used_by_every_term(config):
+    """At the start all scores are near 0, so that a high temperature makes Q_u uniform."""
+    hot = quiet(replace(config, epochs=1, temperature=1e6, alpha=0.1, beta=0.1))
+    terms = hot.history[0]["terms"]
+    dataset = data.load(config.dataset)
+    assert terms["softmax"] == pytest.approx(math.log(dataset.num_items), rel=1e-5)
+    assert terms["entropy"] == pytest.approx(math.log(dataset.num_items), rel=1e-5)
+    uniform_UC = dataset.category_NC.mean(0).expand(dataset.num_users, -1)
+    wanted = torch.special.xlogy(dataset.interest_UC, dataset.interest_UC / uniform_UC).sum(1)
+    assert terms["category_kl"] == pytest.approx(wanted.mean().item(), rel=0.05)
+
+
+def test_a_fixed_perplexity_makes_the_divergence_a_soft_top_k(config):
+    record = quiet(replace(config, alpha=0.5, perplexity=4.0))
+    assert set(record.history[0]["terms"]) == {"softmax", "category_kl"}
+    other = quiet(replace(config, alpha=0.5))
+    first, second = (r.history[0]["terms"]["category_kl"] for r in (record, other))
+    assert first > 2 * second  # at the start Q_u is near uniform, its soft top 4 is not
+
+
+@pytest.mark.parametrize("precision, error", [("64-true", 1e-4), ("bf16-mixed", 2e-2)])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("model", LEARNED)
+def test_other_precisions_train_alike(config, model, loss, precision, error):
+    settings = replace(config, model=model, loss=loss, alpha=0.1, beta=0.1, epochs=1)
+    single, other = quiet(settings), quiet(replace(settings, precision=precision))
+    for name, value in single.history[0]["terms"].items():
+        assert other.history[0]["terms"][name] == pytest.approx(value, rel=error)
+
+
+# ---- the record ---------------------------------------------------------------------------------
+
+
+def test_the_record_holds_what_it_promises(config, tmp_path):
+    record = quiet(replace(config, alpha=0.1), results=tmp_path / "study")
+    dataset = data.load(config.dataset)
+    assert record.config == replace(config, alpha=0.1).to_dict()
+    assert set(record.config) == set(RunConfig.__dataclass_fields__)
+    assert record.config["options"] == {"dim": 4}
+    assert record.study == "study" and not record.found
+    assert set(record.cost) == {
+        *("seconds", "seconds_per_epoch", "seconds_evaluation"),
+        *("peak_memory_mib", "parameters", "epochs"),
+    }
+    assert record.cost["parameters"] == 4 * (dataset.num_users + dataset.num_items)
+    assert record.cost["epochs"] == 4 and all(v > 0 for v in record.cost.values())
+    assert record.provenance["data"] == dataset.fingerprint
+    assert record.provenance["seed"] == config.seed
+    top_UK = record.top
+    assert top_UK.shape == (dataset.num_users, 5)
+    assert record.test == evaluate_lists(torch.from_numpy(top_UK), dataset, (5,), "test")
+    law_UC = record.arrays["law_UC"]
+    assert law_UC.shape == dataset.interest_UC.shape
+    assert law_UC.sum(1) == pytest.approx(np.ones(len(law_UC)), rel=1e-5)
+    stored = json.loads((tmp_path / "study" / f"{record.run_id}.json").read_text())
+    assert stored["test"] == record.test and stored["config"] == record.config
+    # The chosen epoch is the best validated one.
+    values = [e["valid"]["ndcg@5"] for e in record.history if "valid" in e]
+    assert record.valid["ndcg@5"] == max(values)
+
+
+def test_an_equal_run_is_found_not_repeated(config, tmp_path):
+    epochs = []
+    made = quiet(config, results=tmp_path, callbacks=[epochs.append])
+    again = quiet(replace(config), results=str(tmp_path), callbacks=[epochs.append])
+    assert len(epochs) == 4 and again.found and not made.found
+    assert (again.test, again.valid, again.history) == (made.test, made.valid, made.history)
+    assert np.array_equal(again.top, made.top)
+    other = quiet(replace(config, seed=1), results=tmp_path)
+    assert not other.found and len(results.load(tmp_path)) == 2
+
+
+def test_two_equal_runs_agree_in_every_number(config):
+    first = quiet(replace(config, alpha=0.1, beta=0.05, model="lightgcn"))
+    torch.rand(7)
+    second = quiet(replace(config, alpha=0.1, beta=0.05, model="lightgcn"))
+    assert (first.valid, first.test) == (second.valid, second.test)
+    assert without_seconds(first.history) == without_seconds(second.history)
+    assert np.array_equal(first.top, second.top)
+    third = quiet(replace(config, alpha=0.1, beta=0.05, model="lightgcn", seed=1))
+    assert third.history[0]["loss"] != first.history[0]["loss"]
+
+
+def test_the_seed_of_the_run_does_not_draw_the_split(config):
+    first, second = quiet(config), quiet(replace(config, seed=5))
+    assert first.provenance["data"] == second.provenance["data"]
+    assert quiet(replace(config, split_seed=1)).provenance["data"] != first.provenance["data"]
+
+
+def test_without_a_results_folder_nothing_is_written(config, tmp_path, monkeypatch):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    monkeypatch.setenv("INFOREC_RESULTS", str(empty))
+    before = sorted(tmp_path.rglob("*"))
+    record = quiet(config)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert record.study == "" and record.top.shape[1] == 5
+
+
+def test_a_run_that_fails_leaves_no_record(config, tmp_path):
+    with pytest.raises(NonFiniteLossError, match="category_kl"):
+        quiet(replace(config, learning_rate=1e30, alpha=0.1), results=tmp_path)
+    assert [path for path in tmp_path.iterdir() if path.suffix in (".json", ".npz")] == []
+
+
+# ---- reranking ----------------------------------------------------------------------------------
+
+
+def test_the_reranker_with_trade_off_zero_changes_nothing(config):
+    plain = quiet(config)
+    reranked = quiet(replace(config, reranker="steck", trade_off=0.0))
+    assert reranked.test == plain.test and np.array_equal(reranked.top, plain.top)
+
+
+def test_the_reranker_calibrates_and_keeps_to_its_candidates(config):
+    plain = quiet(replace(config, k=12))
+    reranked = quiet(replace(config, reranker="steck", trade_off=0.95))
+    assert reranked.test["calibration_kl@5"] < quiet(config).test["calibration_kl@5"]
+    for chosen, allowed in zip(reranked.top.tolist(), plain.top.tolist(), strict=True):
+        assert set(chosen) <= set(allowed) and len(set(chosen)) == 5
+
+
+def test_more_candidates_than_a_user_has_left_is_an_error(config):
+    with pytest.raises(ValueError, match=r"candidates=30: user index .* fewer items left"):
+        quiet(replace(config, reranker="steck", trade_off=0.5, candidates=30))
+
+
+# ---- the configuration --------------------------------------------------------------------------
+
+BAD = [
+    ("dataset", ""),
+    ("dataset", 3),
+    ("dataset", "ml-100"),
+    ("split", "randon"),
+    ("min_rating", math.nan),
+    ("min_rating", "4"),
+    ("min_interactions", 0),
+    ("min_interactions", 2.5),
+    ("split_seed", -1),
+    ("model", "lightgnc"),
+    ("options", {"dims": 4}),
+    ("options", {"dim": 0}),
+    ("options", [4]),
+    ("loss", "hinge"),
+    ("alpha", -0.1),
+    ("alpha", math.inf),
+    ("alpha", "0.2"),
+    ("beta", -0.1),
+    ("beta", math.nan),
+    ("temperature", 0.0),
+    ("temperature", -1.0),
+    ("perplexity", 1.0),
+    ("perplexity", math.nan),
+    ("negatives", 0),
+    ("epochs", -1),
+    ("epochs", 2.5),
+    ("batch_size", 0),
+    ("learning_rate", 0.0),
+    ("weight_decay", -1e-4),
+    ("validate_every", 0),
+    ("patience", 0),
+    ("reranker", "stek"),
+    ("trade_off", -0.1),
+    ("trade_off", 1.1),
+    ("candidates", 4),
+    ("k", 0),
+    ("k", True),
+    ("seed", -1),
+    ("device", "gpu"),
+    ("precision", "half"),
+]
+
+
+SAID = {  # where the message does not simply begin with the field
+    "ml-100": "unknown data set 'ml-100'; the nearest are: ml-100k",
+    "{'dims': 4}": "options of 'mf'='dims': expected one of dim",
+    "{'dim': 0}": "dim=0: expected a whole number at least 1",
+}
+
+
+@pytest.mark.parametrize("name, value", BAD, ids=[f"{n}={v!r}" for n, v in BAD])
+def test_a_bad_value_is_named(config, name, value):
+    with pytest.raises(ValueError) as caught:
+        replace(config, **{name: value})
+    assert str(caught.value).startswith(SAID.get(str(value), f"{name}={value!r}: expected "))
+
+
+def test_every_field_has_a_bad_value_in_this_list():
+    assert {name for name, _ in BAD} == set(RunConfig.__dataclass_fields__)
+
+
+def test_values_that_exclude_each_other(config):
+    with pytest.raises(ValueError, match=r"beta=0\.1 with perplexity=5"):
+        replace(config, beta=0.1, perplexity=5)
+    with pytest.raises(ValueError, match=r"trade_off=0\.5 with reranker='none'"):
+        replace(config, trade_off=0.5)
+    with pytest.raises(ValueError, match="'popularity' has no options"):
+        replace(config, model="popularity", options={"dim": 4})
+
+
+def test_an_unknown_field_is_an_error_and_fields_are_frozen(config):
+    with pytest.raises(TypeError, match="alhpa"):
+        RunConfig(alhpa=0.2)
+    with pytest.raises(FrozenInstanceError):
+        config.alpha = 0.2
+
+
+CHANGES = {
+    "split": "given",
+    "min_rating": 3.0,
+    "min_interactions": 6,
+    "split_seed": 1,
+    "model": "lightgcn",
+    "options": {"dim": 5},
+    "loss": "bpr",
+    "alpha": 0.1,
+    "beta": 0.1,
+    "temperature": 0.3,
+    "perplexity": 5.0,
+    "negatives": 6,
+    "epochs": 5,
+    "batch_size": 65,
+    "learning_rate": 0.04,
+    "weight_decay": 0.3,
+    "validate_every": 3,
+    "patience": 6,
+    "reranker": "steck",
+    "candidates": 13,
+    "k": 6,
+    "seed": 1,
+    "device": "auto",
+    "precision": "64-true",
+}
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES))
+def test_every_field_changes_the_run_id(config, name):
+    changed = replace(config, **{name: CHANGES[name]})
+    assert results.run_id(changed.to_dict()) != results.run_id(config.to_dict())
+
+
+def test_the_list_of_changes_names_every_field():
+    assert set(CHANGES) | {"dataset", "trade_off"} == set(RunConfig.__dataclass_fields__)
+
+
+def test_data_set_and_trade_off_change_the_run_id_too(config, tmp_path):
+    other = replace(config, dataset=str(tmp_path))
+    reranked = replace(config, reranker="steck", trade_off=0.5)
+    names = [other, reranked, replace(reranked, trade_off=0.6), config]
+    assert len({results.run_id(each.to_dict()) for each in names}) == 4
+
+
+def test_equal_settings_have_equal_names_however_they_are_written(config):
+    name = results.run_id(config.to_dict())
+    assert results.run_id(replace(config, options={"dim": 4}).to_dict()) == name
+    whole = replace(config, alpha=1.0, temperature=2.0, min_rating=4.0, perplexity=3.0)
+    same = replace(config, alpha=1, temperature=2, min_rating=4, perplexity=3)
+    assert results.run_id(whole.to_dict()) == results.run_id(same.to_dict())
+    # Options left out are those of the model's own defaults.
+    lean = replace(config, model="ease", options={})
+    default = REGISTRY["ease"].Config().l2
+    for value in (default, int(default)):
+        full = replace(config, model="ease", options={"l2": value})
+        assert results.run_id(lean.to_dict()) == results.run_id(full.to_dict())
+
+
+def test_a_configuration_comes_back_from_a_record(config, tmp_path):
+    settings = replace(config, epochs=0, perplexity=4.0)
+    record = quiet(settings, results=tmp_path)
+    back = RunConfig(**results.read(tmp_path / f"{record.run_id}.json").config)
+    assert back == settings and results.run_id(back.to_dict()) == record.run_id
+
+
+def test_the_default_configuration_is_valid_and_of_the_embedded_data_set():
+    default = RunConfig()
+    assert (default.dataset, default.model, default.loss) == ("ml-100k", "lightgcn", "softmax")
+    assert (default.alpha, default.beta, default.k) == (0.0, 0.0, 20)
+
+
+def test_progress_can_be_silenced(config, capfd):
+    quiet(replace(config, epochs=1))
+    assert capfd.readouterr() == ("", "")
+    run(replace(config, epochs=1))
+    assert "training" in capfd.readouterr().err
+
+
+def test_cuda_is_refused_where_there_is_none(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device='cuda'"):
+        quiet(replace(config, device="cuda"))
+    assert experiment.choose_device("auto").type == "cpu"
