@@ -213,6 +213,22 @@ def test_a_run_that_fails_leaves_no_record(config, tmp_path):
     assert [path for path in tmp_path.iterdir() if path.suffix in (".json", ".npz")] == []
 
 
+def test_the_checkpoint_of_another_configuration_is_not_continued(config, tmp_path):
+    def stop(entry):
+        if entry["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    study = tmp_path / "study"
+    with pytest.raises(KeyboardInterrupt):
+        quiet(config, results=study, callbacks=[stop])
+    other = replace(config, learning_rate=0.01)
+    (left,) = study.iterdir()
+    assert left.name == f"{results.run_id(config.to_dict())}.ckpt"
+    left.rename(study / f"{results.run_id(other.to_dict())}.ckpt")
+    record = quiet(other, results=study)
+    assert without_seconds(record.history) == without_seconds(quiet(other).history)
+
+
 # ---- reranking ----------------------------------------------------------------------------------
 
 
