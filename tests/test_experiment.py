@@ -6,6 +6,7 @@ import math
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -177,6 +178,15 @@ def test_an_equal_run_is_found_not_repeated(config, tmp_path):
     assert np.array_equal(again.top, made.top)
     other = quiet(replace(config, seed=1), results=tmp_path)
     assert not other.found and len(results.load(tmp_path)) == 2
+
+
+def test_a_run_is_repeated_when_the_data_of_the_folder_have_changed(config, tmp_path, tiny_folder):
+    made = quiet(config, results=tmp_path / "study")
+    table = pq.read_table(tiny_folder / "interactions.parquet")
+    pq.write_table(table.slice(1), tiny_folder / "interactions.parquet")
+    again = quiet(config, results=tmp_path / "study")
+    assert not again.found and again.run_id == made.run_id
+    assert again.provenance["data"] != made.provenance["data"]
 
 
 def test_two_equal_runs_agree_in_every_number(config):

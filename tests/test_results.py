@@ -241,7 +241,7 @@ def test_provenance_without_git(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", missing)
     made = results.provenance(device=torch.device("cpu"), data="", seed=0)
-    assert made["commit"] is None and made["dirty"] is False
+    assert made["commit"] is None and made["dirty"] is None
 
 
 def test_commit_is_that_of_the_checkout(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 
 
 def require_number(
@@ -19,7 +20,7 @@ def require_number(
 ) -> None:
     """Raise ValueError unless ``value`` is a finite number (whole if ``integer``) within bounds."""
     kind = "a whole number" if integer else "a finite number"
-    good = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
+    good = isinstance(value, Integral if integer else Real) and not isinstance(value, bool)
     if good and math.isfinite(value) and value > above and at_least <= value <= at_most:
         return
     bounds = [

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -189,11 +188,13 @@ def run(
     settings = config.to_dict()
     run_id = _results.run_id(settings)
     folder = Path(results) if results is not None else None
+    dataset = _load(config)
     if folder is not None and (found := _results.find(settings, folder)):
-        return found
+        if found.provenance["data"] == dataset.fingerprint:  # a folder of one's own may change
+            return found
 
     device = choose_device(config.device)
-    dataset = _load(config).to(device)
+    dataset = dataset.to(device)
     torch.manual_seed(config.seed)
     model = REGISTRY[config.model](dataset.train, config.model_config())
     if device.type == "cuda":
@@ -205,7 +206,7 @@ def run(
         _objective(config),
         config.fit_config(
             checkpoint=folder / f"{run_id}.ckpt" if folder is not None else None,
-            checkpoint_key=run_id,
+            checkpoint_key=f"{run_id} {dataset.fingerprint}",
             progress=progress,
         ),
         regularizers=_regularizers(config, dataset),
@@ -255,20 +256,13 @@ def _values(config) -> dict:
 _results = results  # the argument of run() has the same name
 
 
-@lru_cache(maxsize=2)
-def _load_cached(dataset, split, min_rating, min_interactions, seed):
-    return data.load(
-        dataset,
-        split=split,
-        min_rating=min_rating,
-        min_interactions=min_interactions,
-        seed=seed,
-    )
-
-
 def _load(config: RunConfig):
-    return _load_cached(
-        config.dataset, config.split, config.min_rating, config.min_interactions, config.split_seed
+    return data.load(
+        config.dataset,
+        split=config.split,
+        min_rating=config.min_rating,
+        min_interactions=config.min_interactions,
+        seed=config.split_seed,
     )
 
 

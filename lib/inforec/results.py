@@ -217,9 +217,10 @@ class Table:
 def provenance(*, device: torch.device, data: str, seed: int) -> dict:
     """Where and from what a run was made, so that each number can be traced."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", "lib")
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "lib")),
+        "dirty": None if changes is None else bool(changes),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
             "inforec": inforec.__version__,

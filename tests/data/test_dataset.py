@@ -402,13 +402,13 @@ def test_splits_say_what_they_need(write):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "kfold"}, "split is 'kfold'; expected one of random, leave_one_out, temporal"),
-        ({"min_rating": float("nan")}, "min_rating is nan; expected a finite number"),
-        ({"min_rating": "4"}, "min_rating is '4'; expected a finite number"),
-        ({"min_interactions": 0}, "min_interactions is 0; expected an integer >= 1"),
-        ({"min_interactions": 2.5}, "min_interactions is 2.5; expected an integer >= 1"),
-        ({"seed": -1}, "seed is -1; expected an integer >= 0"),
-        ({"seed": True}, "seed is True; expected an integer >= 0"),
+        ({"split": "kfold"}, "split='kfold': expected one of random, leave_one_out, temporal"),
+        ({"min_rating": float("nan")}, "min_rating=nan: expected a finite number"),
+        ({"min_rating": "4"}, "min_rating='4': expected a finite number"),
+        ({"min_interactions": 0}, "min_interactions=0: expected a whole number at least 1"),
+        ({"min_interactions": 2.5}, "min_interactions=2.5: expected a whole number at least 1"),
+        ({"seed": -1}, "seed=-1: expected a whole number at least 0"),
+        ({"seed": True}, "seed=True: expected a whole number at least 0"),
     ],
 )
 def test_bad_arguments_are_named(write, arguments, message):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from inforec.checks import require_choice, require_number
 from inforec.data import prepare, splits
 from inforec.data.catalog import CATALOG, find
 from inforec.data.fetch import fetch
@@ -99,7 +98,7 @@ class Dataset:
     train: Interactions
     valid: Interactions
     test: Interactions
-    category_NC: Tensor | None  # noqa: N815
+    category_NC: Tensor | None
     category_names: tuple[str, ...] | None
     category_kind: str
     user_ids: tuple
@@ -183,14 +182,10 @@ def load(
         ValueError: a bad argument, or bad data, with file, row, column and value.
         ConnectionError: the data set is in no source that answers.
     """
-    if split not in splits.NAMES:
-        raise ValueError(f"split is {split!r}; expected one of {', '.join(splits.NAMES)}")
-    if not _is_number(min_rating) or not math.isfinite(min_rating):
-        raise ValueError(f"min_rating is {min_rating!r}; expected a finite number")
-    if not _is_number(min_interactions, numbers.Integral) or min_interactions < 1:
-        raise ValueError(f"min_interactions is {min_interactions!r}; expected an integer >= 1")
-    if not _is_number(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; expected an integer >= 0")
+    require_choice("split", split, splits.NAMES)
+    require_number("min_rating", min_rating)
+    require_number("min_interactions", min_interactions, at_least=1, integer=True)
+    require_number("seed", seed, at_least=0, integer=True)
     folder, name = _locate(name_or_path)
     about = _about(folder)
     rows = _read_interactions(folder)
@@ -300,10 +295,6 @@ def strata(count_N: Tensor) -> Tensor:
 
 
 # ---- the folder ---------------------------------------------------------------------------------
-
-
-def _is_number(value, kind=numbers.Real) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _locate(name_or_path) -> tuple[Path, str | None]:
