@@ -176,3 +176,18 @@ def test_every_term_refuses_a_law_over_sampled_candidates(term):
     sample = ItemDistribution.from_logits(torch.zeros(2, 5), complete=False)
     with pytest.raises(ValueError, match="5 sampled candidates"):
         term(sample)
+
+
+def test_a_category_nobody_wants_or_gets_leaves_the_gradients_finite():
+    # At this temperature the last item's probability underflows to 0, and so does its category.
+    category_NC = torch.eye(3)
+    interest_BC = torch.tensor([[0.5, 0.5, 0.0]])
+    logits_BN = torch.tensor([[1.0, 0.9, -300.0]], requires_grad=True)
+    law = ItemDistribution.from_logits(logits_BN)
+    assert float(law.mean(category_NC)[0, 2].detach()) == 0.0
+    for value_B in (
+        regularizers.category_kl(law, interest_BC, category_NC),
+        regularizers.category_entropy(law, category_NC),
+    ):
+        (gradient_BN,) = torch.autograd.grad(value_B.sum(), logits_BN, retain_graph=True)
+        assert bool(torch.isfinite(gradient_BN).all()) and bool((gradient_BN[:, :2] != 0).all())

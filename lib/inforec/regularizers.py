@@ -16,7 +16,8 @@ from inforec.distribution import ItemDistribution
 
 def kl(p_BC: Tensor, q_BC: Tensor) -> Tensor:
     """(B,) KL(p || q) in nats along the last axis, with 0 log 0 = 0; inf where q = 0 < p."""
-    return (torch.special.xlogy(p_BC, p_BC) - torch.special.xlogy(p_BC, q_BC)).sum(-1)
+    safe_BC = torch.where(p_BC > 0, q_BC, 1.0)  # where p = 0 = q the gradient is 0, not 0 / 0
+    return (torch.special.xlogy(p_BC, p_BC) - p_BC * safe_BC.log()).sum(-1)
 
 
 def category_kl(distribution: ItemDistribution, interest_BC: Tensor, category_NC: Tensor) -> Tensor:
@@ -61,7 +62,8 @@ def category_entropy(distribution: ItemDistribution, category_NC: Tensor) -> Ten
     """
     _require_complete(distribution)
     law_BC = distribution.mean(category_NC)
-    return -torch.special.xlogy(law_BC, law_BC).sum(1)
+    safe_BC = torch.where(law_BC > 0, law_BC, 1.0)  # a category that underflows has no gradient
+    return -(law_BC * safe_BC.log()).sum(1)
 
 
 def _require_complete(distribution: ItemDistribution) -> None:
