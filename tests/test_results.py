@@ -272,3 +272,14 @@ def test_a_table_shows_numbers_text_and_nan():
     shown = table._repr_html_()
     assert "<td>a &amp; b</td><td>0.123</td>" in shown and "&lt;c&gt;" in shown
     assert "<th>NDCG@20</th>" in shown
+
+
+def test_mean_and_spread_over_records():
+    made = [record({**CONFIG, "seed": seed}) for seed in range(3)]
+    for value, run in zip((0.1, 0.2, 0.6), made, strict=True):
+        run.test["ndcg@20"] = value
+    assert results.mean_sd(made, "ndcg@20") == pytest.approx((0.3, math.sqrt(0.07)))
+    mean, sd = results.mean_sd(made[:1], "ndcg@20")
+    assert mean == 0.1 and math.isnan(sd)
+    with pytest.raises(ValueError, match=r"no records to average 'ndcg@20'"):
+        results.mean_sd([], "ndcg@20")
