@@ -31,7 +31,7 @@ from inforec.experiment import RunConfig, run
 BUDGET = 16  # settings drawn for each method
 SEEDS = (0, 1, 2)
 ALPHAS = (0.0, 0.5, 1.0, 2.0, 4.0)
-BETAS = (0.0, 0.1, 0.4, 1.0, 2.0, 4.0, 8.0)
+BETAS = (0.0, 0.4, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 TRADE_OFFS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 
 PATIENT = {"epochs": [300], "patience": [8]}  # the same for every trained method
