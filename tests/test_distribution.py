@@ -228,3 +228,22 @@ def test_num_items_and_completeness():
     assert (whole.num_items, whole.complete) == (N, True)
     assert (sample.num_items, sample.complete) == (5, False)
     assert not sample.with_temperature(2.0).complete
+
+
+@pytest.mark.parametrize("path", ["dense", "streaming"])
+def test_a_look_without_gradients_leaves_later_gradients_whole(path):
+    query_BD = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    item_ND = torch.randn(9, 4, dtype=torch.float64)
+    item_B = torch.tensor([0, 5, 8])
+
+    def law():
+        if path == "dense":
+            return ItemDistribution.from_logits(query_BD @ item_ND.T)
+        return ItemDistribution.from_embeddings(query_BD, item_ND)
+
+    looked_at = law()
+    with torch.no_grad():
+        looked_at.entropy(), looked_at.mean(item_ND), looked_at.log_prob(item_B)
+    (after,) = torch.autograd.grad(looked_at.log_prob(item_B).sum(), query_BD)
+    (fresh,) = torch.autograd.grad(law().log_prob(item_B).sum(), query_BD)
+    assert torch.equal(after, fresh)

@@ -309,7 +309,9 @@ def test_a_wrong_shape_is_named(tiny, shape):
 
 @pytest.mark.parametrize("ks", [(0,), (3, 4), (-1,)])
 def test_a_cut_longer_than_the_lists_is_named(tiny, ks):
-    with pytest.raises(ValueError, match=r"ks=\[.*\]: expected cuts from 1 to 3"):
+    with pytest.raises(
+        ValueError, match=r"ks=-?\d: expected a whole number at least 1 and at most 3"
+    ):
         evaluate_lists(torch.full((24, 3), PAD), tiny, ks)
 
 
@@ -333,3 +335,25 @@ def test_a_training_item_in_a_list_is_named(tiny, score_UN):
     top_UK[4, 2] = items_of(tiny.train, 4)[0]
     with pytest.raises(ValueError, match=rf"top_UK\[4, 2\]={top_UK[4, 2]}: .* took in training"):
         evaluate_lists(top_UK, tiny, (3,))
+
+
+def test_lists_from_elsewhere_may_be_arrays_lists_and_reversed_views(tiny):
+    top_UK = torch.full((24, 4), PAD)
+    expected = evaluate_lists(top_UK, tiny, (4,))
+    as_array = top_UK.numpy()
+    for lists in (as_array, as_array[:, ::-1], as_array.tolist(), list(as_array), list(top_UK)):
+        got = evaluate_lists(lists, tiny, (4,))
+        assert got.keys() == expected.keys() and got["recall@4"] == expected["recall@4"]
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        (torch.full((24, 3), 0.5), r"top_UK of torch.float32: expected item indices"),
+        ([[0, 1]] * 23 + [[0]], "top_UK: expected one list of item indices a user"),
+        ([["a", "b"]] * 24, "top_UK: expected one list of item indices a user"),
+    ],
+)
+def test_lists_that_are_no_lists_of_items_are_refused(tiny, lists, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_lists(lists, tiny, (2,))

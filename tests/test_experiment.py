@@ -257,7 +257,7 @@ def test_the_reranker_calibrates_and_keeps_to_its_candidates(config):
 
 
 def test_more_candidates_than_a_user_has_left_is_an_error(config):
-    with pytest.raises(ValueError, match=r"candidates=30: user index .* fewer items left"):
+    with pytest.raises(ValueError, match=r"candidates=30: user index .* has only .* items left"):
         quiet(replace(config, reranker="steck", trade_off=0.5, candidates=30))
 
 
@@ -298,7 +298,7 @@ BAD = [
     ("reranker", "stek"),
     ("trade_off", -0.1),
     ("trade_off", 1.1),
-    ("candidates", 4),
+    ("candidates", 0),
     ("k", 0),
     ("k", True),
     ("seed", -1),
@@ -328,6 +328,11 @@ def test_every_field_has_a_bad_value_in_this_list():
 def test_values_that_exclude_each_other(config):
     with pytest.raises(ValueError, match=r"beta=0\.1 with perplexity=5"):
         replace(config, beta=0.1, perplexity=5)
+    with pytest.raises(ValueError, match=r"perplexity=5 with alpha=0: expected alpha above 0"):
+        replace(config, perplexity=5)
+    with pytest.raises(ValueError, match=r"candidates=4 with k=5: expected at least k"):
+        replace(config, reranker="steck", candidates=4)
+    assert replace(config, candidates=4).candidates == 4  # nothing is reranked
     with pytest.raises(ValueError, match=r"trade_off=0\.5 with reranker='none'"):
         replace(config, trade_off=0.5)
     with pytest.raises(ValueError, match="'popularity' has no options"):
@@ -371,6 +376,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", sorted(CHANGES))
 def test_every_field_changes_the_run_id(config, name):
+    config = replace(config, alpha=0.5)
     changed = replace(config, **{name: CHANGES[name]})
     assert results.run_id(changed.to_dict()) != results.run_id(config.to_dict())
 
@@ -401,7 +407,7 @@ def test_equal_settings_have_equal_names_however_they_are_written(config):
 
 
 def test_a_configuration_comes_back_from_a_record(config, tmp_path):
-    settings = replace(config, epochs=0, perplexity=4.0)
+    settings = replace(config, epochs=0, alpha=0.5, perplexity=4.0)
     record = quiet(settings, results=tmp_path)
     back = RunConfig(**results.read(tmp_path / f"{record.run_id}.json").config)
     assert back == settings and results.run_id(back.to_dict()) == record.run_id

@@ -4,7 +4,8 @@ Q_u(i) = exp(s_ui / temperature) / sum_j exp(s_uj / temperature). Losses, regula
 rerankers and plots ask this object for what they need, in nats, and do not know whether it was
 built from a matrix of logits or from embeddings whose logits are never all held at once.
 
-Shape letters: B rows (users), N items, D embedding size, C categories, T places of an item table.
+Shape letters: B rows (users), N items, D embedding size, C categories, T places of an item table,
+E places that hold an item.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class ItemDistribution:
         self.temperature = temperature
         self.complete = complete
         self.num_items = logits_BN.shape[1] if logits_BN is not None else len(item_ND)
-        self._cache: dict[str, Tensor] = {}
+        # What was computed under no_grad carries no gradient, so the two are kept apart.
+        self._caches: dict[bool, dict[str, Tensor]] = {True: {}, False: {}}
         self._derived: dict[float, ItemDistribution] = {}
 
     @classmethod
@@ -128,18 +130,21 @@ class ItemDistribution:
         """log Q_u(i) in nats for item indices (B,) or (B, T); 0 at the padding -1 of a table."""
         if item.ndim == 1:
             return self.log_prob(item[:, None])[:, 0]
-        known_BT = item != PAD
-        safe_BT = item.clamp(min=0)
         if self._logits_BN is not None:
-            log_prob_BT = self._dense_log_prob().gather(1, safe_BT)
-        else:
-            item_BTD = F.embedding(safe_BT, self._item_ND)  # its backward beats that of indexing
-            score_BT = torch.einsum("bd,btd->bt", self._scaled_query(), item_BTD)
-            log_prob_BT = score_BT - self._statistics()[0][:, None]
-            if self._exclude_BT is not None:
-                hidden_BT = _contained(safe_BT, self._exclude_BT)
-                log_prob_BT = log_prob_BT.masked_fill(hidden_BT, -torch.inf)
-        return log_prob_BT.masked_fill(~known_BT, 0.0)
+            log_prob_BT = self._dense_log_prob().gather(1, item.clamp(min=0))
+            return log_prob_BT.masked_fill(item == PAD, 0.0)
+        # Only the pairs that are there: a padded table would make a (B, T, D) tensor.
+        row_E, place_E = (item != PAD).nonzero(as_tuple=True)
+        item_E = item[row_E, place_E]
+        query_ED = F.embedding(row_E, self._scaled_query())  # its backward beats that of indexing
+        score_E = torch.linalg.vecdot(query_ED, F.embedding(item_E, self._item_ND))
+        log_prob_E = score_E - self._statistics()[0][row_E]
+        if self._exclude_BT is not None:
+            hidden_E = _contained(item, self._exclude_BT)[row_E, place_E]
+            log_prob_E = log_prob_E.masked_fill(hidden_E, -torch.inf)
+        return torch.zeros_like(item, dtype=log_prob_E.dtype).index_put(
+            (row_E, place_E), log_prob_E
+        )
 
     def entropy(self) -> Tensor:
         """(B,) H(Q_u) in nats."""
@@ -214,6 +219,10 @@ class ItemDistribution:
             (slope_B,) = torch.autograd.grad(entropy_B.sum(), slope_at_B, retain_graph=True)
         middle_B = slope_at_B.detach()
         return self.with_temperature((middle_B - (entropy_B - goal) / slope_B).exp())
+
+    @property
+    def _cache(self) -> dict[str, Tensor]:
+        return self._caches[torch.is_grad_enabled()]
 
     def _scaled_query(self) -> Tensor:
         return self._query_BD / self._temperature_column()

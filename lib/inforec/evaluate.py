@@ -9,10 +9,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from inforec.checks import require_choice
+from inforec.checks import require_choice, require_number
 from inforec.metrics import calibration, diversity, ranking
 from inforec.models.base import DotProduct, Ranker
 from inforec.types import PAD, Interactions, Query
@@ -114,7 +115,7 @@ def evaluate_lists(
     require_choice("on", on, ("valid", "test"))
     truth: Interactions = getattr(dataset, on)
     device = truth.user.device
-    top_UK = torch.as_tensor(top_UK, dtype=torch.int64, device=device)
+    top_UK = _as_lists(top_UK).to(device, torch.int64)
     ks = list(ks)
     _check_lists(top_UK, dataset, ks)
     evaluated_X = (truth.user_counts > 0).nonzero()[:, 0]
@@ -168,6 +169,20 @@ def _mean(value_U: Tensor) -> float:
     return float(value_U.nanmean()) if len(value_U) else math.nan
 
 
+def _as_lists(top_UK) -> Tensor:
+    """What people pass as lists, as a tensor of integers."""
+    if not isinstance(top_UK, Tensor):
+        try:
+            top_UK = torch.from_numpy(np.array([np.asarray(row) for row in top_UK], order="C"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "top_UK: expected one list of item indices a user, all of one length"
+            ) from error
+    if top_UK.is_floating_point() or top_UK.is_complex() or top_UK.dtype == torch.bool:
+        raise ValueError(f"top_UK of {top_UK.dtype}: expected item indices, whole numbers")
+    return top_UK
+
+
 def _check_lists(top_UK: Tensor, dataset: Dataset, ks: list[int]) -> None:
     if top_UK.ndim != 2 or len(top_UK) != dataset.num_users:
         raise ValueError(
@@ -175,10 +190,7 @@ def _check_lists(top_UK: Tensor, dataset: Dataset, ks: list[int]) -> None:
             f"{dataset.num_users} users, as (users, K)"
         )
     for k in ks:
-        if not 1 <= k <= top_UK.shape[1]:
-            raise ValueError(
-                f"ks={ks!r}: expected cuts from 1 to {top_UK.shape[1]}, the list length"
-            )
+        require_number("ks", k, at_least=1, at_most=top_UK.shape[1], integer=True)
     wrong = (top_UK < PAD) | (top_UK >= dataset.num_items)
     if bool(wrong.any()):
         row, column = wrong.nonzero()[0].tolist()

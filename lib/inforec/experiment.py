@@ -95,7 +95,7 @@ class RunConfig:
 
     def __post_init__(self):
         if not isinstance(self.dataset, str) or not self.dataset:
-            raise ValueError(f"dataset={self.dataset!r}: expected a name or the path of a folder")
+            raise ValueError(f"dataset={self.dataset!r}: expected a name or a path, as a string")
         if not Path(self.dataset).is_dir():
             find(self.dataset)
         require_choice("split", self.split, ("random", "leave_one_out", "temporal", "given"))
@@ -115,10 +115,15 @@ class RunConfig:
                     f"beta={self.beta!r} with perplexity={self.perplexity!r}: expected beta 0, "
                     "because a fixed perplexity fixes the entropy"
                 )
+            if not self.alpha:
+                raise ValueError(
+                    f"perplexity={self.perplexity!r} with alpha=0: expected alpha above 0, because "
+                    "the perplexity is that of the law in the KL term"
+                )
         if REGISTRY[self.model].closed_form and (self.alpha or self.beta):
             raise ValueError(
                 f"alpha={self.alpha!r}, beta={self.beta!r} with model={self.model!r}: expected "
-                "both to be 0, because this model is solved in closed form"
+                "both to be 0, because this model is solved in closed form: set alpha and beta to 0"
             )
         require_number("negatives", self.negatives, at_least=1, integer=True)
         require_number("batch_size", self.batch_size, at_least=1, integer=True)
@@ -129,7 +134,11 @@ class RunConfig:
                 f"trade_off={self.trade_off!r} with reranker='none': expected 0, or a reranker"
             )
         require_number("k", self.k, at_least=1, integer=True)
-        require_number("candidates", self.candidates, at_least=self.k, integer=True)
+        require_number("candidates", self.candidates, at_least=1, integer=True)
+        if self.reranker != "none" and self.candidates < self.k:
+            raise ValueError(
+                f"candidates={self.candidates!r} with k={self.k!r}: expected at least k"
+            )
         require_choice("device", self.device, DEVICES)
         require_choice("precision", self.precision, PRECISIONS)
         self.fit_config()
@@ -183,7 +192,7 @@ def run(
         progress: show a progress bar on stderr.
 
     Returns:
-        The record, with its lists.
+        The record; its lists are with it unless it was found without them (a committed study).
     """
     settings = config.to_dict()
     run_id = _results.run_id(settings)
@@ -193,6 +202,7 @@ def run(
         if found.provenance["data"] == dataset.fingerprint:  # a folder of one's own may change
             return found
 
+    _check_candidates(config, dataset)
     device = choose_device(config.device)
     dataset = dataset.to(device)
     torch.manual_seed(config.seed)
@@ -246,11 +256,16 @@ def run(
 
 def _values(config) -> dict:
     """The fields by name, where 1 and 1.0 are the same value of a field of floats."""
+    kinds = {"float": float, "int": int}
     return {
-        field.name: float(value) if field.type.startswith("float") and value is not None else value
+        field.name: value if value is None else kinds.get(field.type.split(" ")[0], _same)(value)
         for field in fields(config)
         for value in [getattr(config, field.name)]
     }
+
+
+def _same(value):
+    return value
 
 
 _results = results  # the argument of run() has the same name
@@ -313,17 +328,24 @@ def _regularizers(config: RunConfig, dataset) -> dict[str, Regularizer]:
     return terms
 
 
+def _check_candidates(config: RunConfig, dataset) -> None:
+    """Before anything is trained: the reranker must have its candidates for every user."""
+    if config.reranker == "none":
+        return
+    left_U = dataset.num_items - dataset.train.user_counts - dataset.valid.user_counts
+    if int(left_U.min()) < config.candidates:
+        raise ValueError(
+            f"candidates={config.candidates}: user index {int(left_U.argmin())} has only "
+            f"{int(left_U.min())} items left to choose from"
+        )
+
+
 @torch.no_grad()
 def _lists(config: RunConfig, model, dataset, on: str):
     """(U, k) lists, reranked where the configuration says so."""
     if config.reranker == "none":
         return recommend(model, dataset, config.k, on)
-    candidate_UM = recommend(model, dataset, min(config.candidates, dataset.num_items), on)
-    if bool((candidate_UM < 0).any()):
-        row = int((candidate_UM < 0).any(1).nonzero()[0])
-        raise ValueError(
-            f"candidates={config.candidates}: user index {row} has fewer items left to choose from"
-        )
+    candidate_UM = recommend(model, dataset, config.candidates, on)
     lists = []
     for user_B, score_BN in score_blocks(model, dataset.train.history_UT, dataset.num_items):
         item_BM = candidate_UM[user_B]

@@ -12,6 +12,7 @@ import platform
 import statistics
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,8 @@ class Record:
         valid: validation metrics of the chosen model, by ``name@K``.
         test: its test metrics.
         history: one entry an epoch (:func:`inforec.train.fit`).
-        cost: seconds, seconds_per_epoch, seconds_evaluation, peak_memory_mib, parameters, epochs.
+        cost: seconds (since the start, or since the run was resumed), seconds_per_epoch,
+            seconds_evaluation, peak_memory_mib (on the CPU: of the process), parameters, epochs.
         provenance: commit, dirty, date, versions, device, threads, data hash, seed.
         arrays: ``top_UK``, the lists on the test split, and ``law_UC``, Q_u over categories. They
             are kept in a file beside the record, which is not committed.
@@ -120,8 +122,11 @@ def read(path: Path | str) -> Record:
         raise ValueError(f"{path} is not a record of inforec: {error}") from error
     arrays = path.with_suffix(".npz")
     if arrays.exists():
-        with np.load(arrays, allow_pickle=False) as stored:
-            record.arrays = dict(stored)
+        try:
+            with np.load(arrays, allow_pickle=False) as stored:
+                record.arrays = dict(stored)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{arrays} is damaged; delete it and its record: {error}") from error
     return record
 
 
@@ -141,6 +146,15 @@ def load(folder: Path | str | None = None) -> list[Record]:
     return [read(path) for path in paths]
 
 
+_ABSENT = object()
+
+
+def _entry(config: dict, name: str):
+    for part in name.split("__"):
+        config = config.get(part, _ABSENT) if isinstance(config, dict) else _ABSENT
+    return config
+
+
 def select(records: Iterable[Record], **wanted) -> list[Record]:
     """The records whose configuration has these values; ``options__dim`` looks inside ``options``.
 
@@ -148,15 +162,13 @@ def select(records: Iterable[Record], **wanted) -> list[Record]:
         ValueError: for a name that no configuration has.
     """
 
-    def value(record, name):
-        entry = record.config
-        for part in name.split("__"):
-            if part not in entry:
-                raise ValueError(f"{name!r}: expected a name in {', '.join(sorted(entry))}")
-            entry = entry[part]
-        return entry
-
-    return [r for r in records if all(value(r, name) == want for name, want in wanted.items())]
+    records = list(records)
+    for name, want in wanted.items():
+        held = [(record, _entry(record.config, name)) for record in records]
+        if records and all(value is _ABSENT for _, value in held):
+            raise ValueError(f"{name!r}: no configuration has it: expected the name of a setting")
+        records = [record for record, value in held if value is not _ABSENT and value == want]
+    return records
 
 
 def mean_sd(records: Iterable[Record], metric: str, on: str = "test") -> tuple[float, float]:
@@ -267,10 +279,13 @@ def _nan_to_null(value):
 
 def _git(*arguments: str) -> str | None:
     """The answer of git about the checkout this package lies in; None without git or checkout."""
+    checkout = Path(inforec.__file__).resolve().parents[2]
+    if not (checkout / "pyproject.toml").exists():
+        return None  # installed elsewhere: a repository around it would be somebody else's
     try:
         answer = subprocess.run(
             ["git", *arguments],
-            cwd=Path(inforec.__file__).resolve().parents[2],
+            cwd=checkout,
             capture_output=True,
             text=True,
             check=True,

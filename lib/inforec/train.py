@@ -69,7 +69,7 @@ class FitConfig:
         require_number("weight_decay", self.weight_decay, at_least=0)
         require_number("validate_every", self.validate_every, at_least=1, integer=True)
         require_number("patience", self.patience, at_least=1, integer=True)
-        require_number("seed", self.seed, at_least=0, integer=True)
+        require_number("seed", self.seed, at_least=0, at_most=2**32 - 1, integer=True)
         require_choice("device", self.device, DEVICES)
         require_choice("precision", self.precision, PRECISIONS)
 
@@ -272,16 +272,18 @@ class _State:
 
     def resume(self) -> None:
         path = self.config.checkpoint
-        if path is None or not path.exists():
+        if path is None:
             return
         device = next(self.model.parameters()).device
         try:
             saved = torch.load(path, map_location=device, weights_only=True)
+        except FileNotFoundError:  # none yet, or a second process has just finished with it
+            return
         except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise ValueError(
                 f"{path} is not a readable checkpoint: delete it to train from the start"
             ) from error
-        if saved["key"] != self.config.checkpoint_key:
+        if saved.get("key") != self.config.checkpoint_key:
             return
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])

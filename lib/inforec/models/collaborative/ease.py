@@ -15,6 +15,8 @@ from inforec.layers import multi_hot
 from inforec.models.base import Ranker
 from inforec.types import Interactions, Query
 
+MOST_ITEMS = 25_000  # above, three float64 and one float32 matrix of (N, N) pass 16 GiB
+
 
 class EASE(Ranker):
     """Steck (2019), "Embarrassingly Shallow Autoencoders for Sparse Data", section 3.
@@ -26,6 +28,9 @@ class EASE(Ranker):
     enough there, and single precision is not when l2 is small.
 
     Differences from the paper: none known.
+
+    Raises:
+        ValueError: for a catalogue whose (N, N) matrices would not fit in common memory.
     """
 
     closed_form = True
@@ -41,6 +46,11 @@ class EASE(Ranker):
 
     def __init__(self, train: Interactions, config: Config | None = None):
         super().__init__(train, config)
+        if self.num_items > MOST_ITEMS:
+            raise ValueError(
+                f"EASE on {self.num_items:,} items: expected at most {MOST_ITEMS:,}, because its "
+                f"(N, N) matrices would take {28 * self.num_items**2 / 2**30:.0f} GiB"
+            )
         self.train_interactions = train
         self.register_buffer("weight_NN", torch.zeros(self.num_items, self.num_items))
 
