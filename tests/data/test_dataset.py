@@ -12,6 +12,8 @@ import torch
 from inforec.data import Dataset, load
 from inforec.data.dataset import strata
 
+MS = pa.timestamp("ms")
+
 
 def _table(users=12, items=20, seed=0, **more):
     """Ratings of 4 by users of at least ten items each, in shuffled rows."""
@@ -108,12 +110,33 @@ def test_time_keeps_its_row(write):
         assert clock[dataset.user_ids[u], dataset.item_ids[i]] == t
 
 
-def test_dates_are_read_as_seconds(write):
+@pytest.mark.parametrize(("unit", "per_tick"), [("ms", 10**6), ("us", 10**3), ("ns", 1)])
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_dates_keep_their_order_in_every_unit(write, unit, per_tick, zone):
+    columns = _table(timestamp=True)
+    ticks = columns["timestamp"]
+    whole = load(write(interactions=columns), split="temporal")
+    columns["timestamp"] = pa.array(ticks, pa.timestamp(unit, zone))
+    dated = load(write(interactions=columns), split="temporal")
+    assert dated.fingerprint == whole.fingerprint
+    assert torch.equal(dated.train.time, whole.train.time * per_tick)
+
+
+def test_dates_of_different_units_share_a_clock(write):
+    train = {"user": [0] * 9, "item": list(range(9)), "timestamp": pa.array(range(9), MS)}
+    test = {"user": [0], "item": [9], "timestamp": pa.array([10_001], pa.timestamp("us"))}
+    dataset = load(_given(write, train=train, test=test), split="given")
+    assert dataset.test.time.tolist() == [10_001_000]
+    assert int(dataset.train.time.max()) == 8_000_000
+
+
+def test_whole_floats_are_timestamps(write):
     columns = _table(timestamp=True)
     whole = load(write(interactions=columns), split="temporal")
-    columns["timestamp"] = pa.array(columns["timestamp"] * 1000, pa.timestamp("ms"))
-    dated = load(write(interactions=columns), split="temporal")
-    assert torch.equal(dated.train.time, whole.train.time)
+    columns["timestamp"] = columns["timestamp"].astype(np.float64)
+    again = load(write(interactions=columns), split="temporal")
+    assert torch.equal(again.train.time, whole.train.time)
+    assert again.train.time.dtype == torch.int64
 
 
 def test_temporal_drops_users_that_were_never_trained_on(write):
@@ -176,6 +199,23 @@ def test_strata_stand_in_for_categories(write):
     assert torch.equal(dataset.category_NC, strata(dataset.train.item_counts))
 
 
+@pytest.mark.parametrize(
+    "categories",
+    [
+        [None] * 20,
+        [[]] * 20,
+        [[], None] * 10,
+        pa.array([[]] * 20, pa.large_list(pa.null())),
+        pa.array([None] * 20, pa.list_(pa.string())),
+    ],
+)
+def test_strata_stand_in_where_no_item_has_a_category(write, categories):
+    items = {"item": np.arange(20), "categories": categories}
+    dataset = load(write(interactions=_table(), items=items))
+    assert dataset.category_kind == "popularity strata"
+    assert dataset.category_names == ("head", "middle", "tail")
+
+
 def test_strata_follow_their_definition():
     count_N = torch.tensor([0, 1, 20, 3, 1, 19, 30, 1, 25])  # 100 in all
     which = strata(count_N).argmax(1).tolist()
@@ -236,9 +276,12 @@ def test_dataset_json_describes_the_folder(write):
 
 
 def _with(column, row, value):
-    columns = _table(rating=True, timestamp=True)
+    clock = "position" if column == "position" else "timestamp"
+    columns = _table(rating=True, **{clock: True})
     values = columns[column].tolist()
     values[row] = value
+    if isinstance(value, int) and value >= 2**63:
+        values = pa.array(values, pa.uint64())
     return {**columns, column: values}
 
 
@@ -255,7 +298,17 @@ def _with(column, row, value):
         ("rating", -2),
         ("rating", None),
         ("timestamp", None),
+        ("rating", 1e300),
         ("timestamp", -5),
+        ("timestamp", 17.5),
+        ("timestamp", float("inf")),
+        ("timestamp", float("nan")),
+        ("timestamp", 2.0**63),
+        ("timestamp", 2**63),
+        ("position", 17.5),
+        ("position", 2**63),
+        ("user", 2**63),
+        ("item", 2**64 - 1),
     ],
 )
 def test_a_bad_value_is_named_with_file_row_and_column(write, column, value):
@@ -267,6 +320,25 @@ def test_a_bad_value_is_named_with_file_row_and_column(write, column, value):
 
 
 @pytest.mark.parametrize(
+    ("unit", "tick", "date"),
+    [
+        ("ms", -1, "1969-12-31 23:59:59.999"),
+        ("ns", -1, "1969-12-31 23:59:59.999999999"),
+        ("ms", 10**13, "2286-11-20 17:46:40.000"),
+        ("us", 10**16, "2286-11-20 17:46:40.000000"),
+    ],
+)
+def test_a_date_the_clock_cannot_hold_is_named(write, unit, tick, date):
+    columns = _table(timestamp=True)
+    ticks = columns["timestamp"].tolist()
+    ticks[17] = tick
+    folder = write(interactions={**columns, "timestamp": pa.array(ticks, pa.timestamp(unit))})
+    message = rf"interactions.parquet, row 17 .* 'timestamp': '{date}'; expected a date from 1970"
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"user": None}, "column 'user' is missing; the columns are item, rating"),
@@ -274,6 +346,7 @@ def test_a_bad_value_is_named_with_file_row_and_column(write, column, value):
         ({"user": [0.5] * 120}, "column 'user' is double; expected integers or strings"),
         ({"item": [True] * 120}, "column 'item' is bool; expected integers or strings"),
         ({"rating": ["good"] * 120}, "column 'rating' is string; expected numbers"),
+        ({"rating": pa.array([1] * 120, MS)}, "'rating' is timestamp.ms.; expected numbers"),
         ({"user": ["x"] * 7 + [""] * 113}, "row 7 .* column 'user': ''; expected an id that is n"),
     ],
 )
@@ -303,6 +376,30 @@ def _given(write, **tables):
         "test": {"user": [0, 1], "item": [2, 1]},
     }
     return write(**{**known, **tables})
+
+
+@pytest.mark.parametrize("column", ["rating", "timestamp", "position"])
+@pytest.mark.parametrize("lacking", ["train", "valid", "test"])
+def test_a_column_that_one_file_lacks_is_named(write, column, lacking):
+    tables = {
+        "train": {"user": [0, 0, 1, 1], "item": [0, 1, 0, 2], column: [5, 4, 3, 2]},
+        "valid": {"user": [0], "item": [3], column: [5]},
+        "test": {"user": [0, 1], "item": [2, 1], column: [5, 1]},
+    }
+    assert len(load(write(**tables), split="given", min_rating=0).train) == 4
+    del tables[lacking][column]
+    holder = "valid" if lacking == "train" else "train"
+    message = rf"{lacking}.parquet: column '{column}' is missing, but {holder}.parquet has it"
+    with pytest.raises(ValueError, match=message):
+        load(write(**tables), split="given")
+
+
+def test_dates_in_one_file_and_numbers_in_another_are_an_error(write):
+    train = {"user": [0, 0, 1], "item": [0, 1, 1], "timestamp": [1, 2, 3]}
+    test = {"user": [0], "item": [2], "timestamp": pa.array([4000], MS)}
+    message = r"train.parquet: column 'timestamp' is int64, but timestamp.ms. in test.parquet"
+    with pytest.raises(ValueError, match=message):
+        load(write(train=train, test=test), split="given")
 
 
 def test_a_folder_of_both_forms_is_an_error(write):
@@ -347,6 +444,10 @@ def test_a_folder_of_both_forms_is_an_error(write):
         (
             {"items": {"item": [0, 1, 2], "categories": [["a"], None, ["b", ""]]}},
             r"items.parquet, row 2 .* 'categories': \['b', ''\]; expected names that are not",
+        ),
+        (
+            {"items": {"item": [0, 1, 2], "categories": [[], None, [None]]}},
+            r"items.parquet, row 2 .* 'categories': \[None\]; expected names that are not",
         ),
         (
             {"knowledge": {"head": ["a"], "relation": ["r"], "tail": ["b"]}},

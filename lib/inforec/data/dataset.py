@@ -29,6 +29,8 @@ from inforec.types import Interactions
 UNKNOWN = "unknown"  # the category of an item that has none, where others have
 STRATA = ("head", "middle", "tail")
 _PARTS = ("train", "valid", "test")
+_LARGEST = 2**63 - 1  # of int64
+_PER_UNIT = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}  # nanoseconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,8 @@ class Dataset:
         item_titles: one string an item, or None.
         item_fields, user_fields: further columns of items.parquet and users.parquet, by name.
         knowledge: the knowledge graph, or None.
-        clock: what ``time`` is: "timestamp" (seconds), "position" (in the user's history) or None.
+        clock: what ``time`` is: "timestamp" (whole seconds, or nanoseconds since 1970 where the
+            files hold dates), "position" (in the user's history) or None.
         split, min_rating, min_interactions, seed: what :func:`load` was asked for.
         description, licence, source: from dataset.json.
         notes: what the loader dropped or made up, in words.
@@ -369,15 +372,26 @@ def _reject(path: Path, column: str, values, mask, expected: str) -> None:
         raise _bad(path, row, column, values[row].as_py(), expected)
 
 
+def _reject_at(path: Path, column: str, values: np.ndarray, mask, expected: str) -> None:
+    rows = np.flatnonzero(mask)
+    if len(rows):
+        raise _bad(path, rows[0], column, values[rows[0]].item(), expected)
+
+
 def _ids(path: Path, table: pa.Table, column: str) -> pa.ChunkedArray:
     """A column of ids as int64 or string, without nulls and negative numbers."""
     values = table[column]
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
-    expected = "an integer >= 0 or a string"
+    expected = "an integer from 0 to 2**63 - 1 or a string"
     _reject(path, column, values, pc.is_null(values, nan_is_null=True), expected)
     if pa.types.is_integer(values.type):
-        _reject(path, column, values, pc.less(values, 0), expected)
+        # Arrow compares uint64 with a signed number in int64, which large ids do not fit.
+        if pa.types.is_uint64(values.type):
+            bad = pc.greater(values, pa.scalar(_LARGEST, pa.uint64()))
+        else:
+            bad = pc.less(values, 0)
+        _reject(path, column, values, bad, expected)
         return values.cast(pa.int64())
     if pa.types.is_floating(values.type):
         _reject(path, column, values, pc.invert(pc.is_finite(values)), expected)
@@ -387,21 +401,57 @@ def _ids(path: Path, table: pa.Table, column: str) -> pa.ChunkedArray:
     raise ValueError(f"{path}: column '{column}' is {values.type}; expected integers or strings")
 
 
-def _numbers(path: Path, table: pa.Table, column: str, dtype) -> np.ndarray | None:
-    """An optional numeric column as an array: None if it is absent; nulls are an error."""
+def _ratings(path: Path, table: pa.Table) -> np.ndarray | None:
+    """The ratings as float32: None if there are none; nulls are an error."""
+    values = _numbers(path, table, "rating", "a finite number >= 0")
+    if values is None:
+        return None
+    with np.errstate(over="ignore"):
+        ratings = values.astype(np.float32)
+    _reject_at(path, "rating", values, ~np.isfinite(ratings), "a number that float32 can hold")
+    return ratings
+
+
+def _clock(path: Path, table: pa.Table, column: str) -> np.ndarray | None:
+    """Timestamps or positions as int64: None if there are none; nulls are an error."""
+    if column == "timestamp" and column in table.column_names:
+        if pa.types.is_timestamp(table[column].type):
+            return _dates(path, table[column])
+    expected = "a whole number from 0 to 2**63 - 1"
+    values = _numbers(path, table, column, expected)
+    if values is None:
+        return None
+    bad = values > _LARGEST if values.dtype.kind == "u" else values >= 2.0**63
+    if values.dtype.kind == "f":
+        bad |= values != np.floor(values)
+    _reject_at(path, column, values, bad, expected)
+    return values.astype(np.int64)
+
+
+def _dates(path: Path, values: pa.ChunkedArray) -> np.ndarray:
+    """Dates as nanoseconds since 1970, so that no unit of Arrow loses the order."""
+    _reject(path, "timestamp", values, pc.is_null(values), "a date")
+    per_unit = _PER_UNIT[values.type.unit]
+    ticks = values.cast(pa.int64()).to_numpy()
+    at = np.flatnonzero((ticks < 0) | (ticks > _LARGEST // per_unit))
+    if len(at):
+        # As text: Python's own dates hold neither nanoseconds nor years past 9999.
+        date = values[at[0]].cast(pa.timestamp(values.type.unit)).cast(pa.string()).as_py()
+        raise _bad(path, at[0], "timestamp", date, "a date from 1970-01-01 to 2262-04-11")
+    return ticks * per_unit
+
+
+def _numbers(path: Path, table: pa.Table, column: str, expected: str) -> np.ndarray | None:
+    """An optional column of finite numbers >= 0, as it is stored: None if it is absent."""
     if column not in table.column_names:
         return None
     values = table[column]
-    if pa.types.is_timestamp(values.type):
-        values = values.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
         raise ValueError(f"{path}: column '{column}' is {values.type}; expected numbers")
-    expected = "a finite number >= 0"
     _reject(path, column, values, pc.is_null(values, nan_is_null=True), expected)
-    values_f = values.cast(pa.float64(), safe=False)
-    _reject(path, column, values, pc.invert(pc.is_finite(values_f)), expected)
-    _reject(path, column, values, pc.less(values, 0), expected)
-    return values.to_numpy().astype(dtype)
+    numbers = values.to_numpy()
+    _reject_at(path, column, numbers, ~np.isfinite(numbers) | (numbers < 0), expected)
+    return numbers
 
 
 @dataclass
@@ -456,10 +506,13 @@ def _read_interactions(folder: Path) -> _Rows:
         )
     columns: dict[str, list] = {name: [] for name in ("user", "item", "part", "row")}
     optional: dict[str, list] = {name: [] for name in ("rating", "timestamp", "position")}
-    for which, path in paths.items():
-        table = _read(path, ("user", "item"))
+    tables = {path: _read(path, ("user", "item")) for path in paths.values()}
+    for path, table in tables.items():
         if not len(table):
             raise ValueError(f"{path}: the file has no rows")
+    _require_same_columns(tables, tuple(optional))
+    for which, path in paths.items():
+        table = tables[path]
         for name in ("user", "item"):
             values = _ids(path, table, name)
             if columns[name] and columns[name][0].type != values.type:
@@ -470,14 +523,14 @@ def _read_interactions(folder: Path) -> _Rows:
             columns[name].append(values)
         columns["part"].append(np.full(len(table), which))
         columns["row"].append(np.arange(len(table)))
-        optional["rating"].append(_numbers(path, table, "rating", np.float32))
+        optional["rating"].append(_ratings(path, table))
         # Some rows may lack a timestamp where each has a position.
         partial = "position" in table.column_names and "timestamp" in table.column_names
         if partial and table["timestamp"].null_count:
             optional["timestamp"].append(None)
         else:
-            optional["timestamp"].append(_numbers(path, table, "timestamp", np.int64))
-        optional["position"].append(_numbers(path, table, "position", np.int64))
+            optional["timestamp"].append(_clock(path, table, "timestamp"))
+        optional["position"].append(_clock(path, table, "position"))
 
     def joined(name):
         parts = optional[name]
@@ -506,6 +559,28 @@ def _read_interactions(folder: Path) -> _Rows:
     if 0 in paths:
         _reject_untrained(rows)
     return rows
+
+
+def _require_same_columns(tables: Mapping[Path, pa.Table], names: tuple[str, ...]) -> None:
+    """Every file of a split has a column or none has; no file has dates where another has not."""
+    for name in names:
+        holders = [path for path, table in tables.items() if name in table.column_names]
+        for path in tables:
+            if holders and path not in holders:
+                raise ValueError(
+                    f"{path}: column '{name}' is missing, but {holders[0].name} has it; expected "
+                    "it in every file or in none"
+                )
+        if name == "timestamp" and holders:
+            kinds = {path: tables[path][name].type for path in holders}
+            dated = [path for path in holders if pa.types.is_timestamp(kinds[path])]
+            for path, kind in kinds.items():
+                # A column of nulls alone has a type of its own, and is no clock.
+                if dated and path not in dated and not pa.types.is_null(kind):
+                    raise ValueError(
+                        f"{path}: column '{name}' is {kind}, but {kinds[dated[0]]} in "
+                        f"{dated[0].name}; expected dates in every file or in none"
+                    )
 
 
 def _code(columns: list[pa.ChunkedArray]) -> tuple[np.ndarray, pa.Array]:
@@ -610,6 +685,11 @@ def _read_side(folder: Path, name: str, key: str, rows: _Rows) -> pa.Table | Non
         kind = table["categories"].type
         is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
         inner = kind.value_type if is_list else None
+        # Where no item has a category, Arrow had no names to tell the type from.
+        if pa.types.is_null(kind) or (is_list and pa.types.is_null(inner)):
+            inner = pa.string()
+            lists = table["categories"].cast(pa.list_(inner))
+            table = table.set_column(table.column_names.index("categories"), "categories", lists)
         if inner is None or not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
             raise ValueError(f"{path}: column 'categories' is {kind}; expected lists of strings")
         lists = table["categories"].combine_chunks()
