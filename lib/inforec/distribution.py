@@ -64,7 +64,7 @@ class ItemDistribution:
             complete: whether the columns are the whole catalogue.
 
         Raises:
-            ValueError: for a temperature that is not positive and finite.
+            ValueError: for a number as temperature that is not positive and finite.
         """
         return cls(
             logits_BN=logits_BN,
@@ -93,7 +93,7 @@ class ItemDistribution:
             exclude_BT: (B, T) int64 items that get probability 0, padded with -1.
 
         Raises:
-            ValueError: for a temperature that is not positive and finite.
+            ValueError: for a number as temperature that is not positive and finite.
         """
         return cls(
             logits_BN=None,
