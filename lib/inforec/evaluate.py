@@ -173,7 +173,7 @@ def _as_lists(top_UK) -> Tensor:
     """What people pass as lists, as a tensor of integers."""
     if not isinstance(top_UK, Tensor):
         try:
-            top_UK = torch.from_numpy(np.array([np.asarray(row) for row in top_UK], order="C"))
+            top_UK = torch.from_numpy(np.array([np.asarray(row) for row in top_UK]))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 "top_UK: expected one list of item indices a user, all of one length"

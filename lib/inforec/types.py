@@ -28,8 +28,8 @@ class Interactions:
     Args:
         user: (E,) int64, in 0 .. num_users - 1.
         item: (E,) int64, in 0 .. num_items - 1.
-        num_users: U.
-        num_items: N.
+        num_users: how many users there are, U.
+        num_items: how many items there are, N.
         rating: (E,) float32, or None.
         time: (E,) int64, seconds or any other increasing clock, or None.
     """

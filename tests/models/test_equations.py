@@ -10,7 +10,7 @@ import torch
 
 from inforec.layers import multi_hot
 from inforec.models import REGISTRY
-from inforec.types import Query
+from inforec.types import Interactions, Query
 
 
 @pytest.fixture
@@ -139,3 +139,10 @@ def test_lightgcn_gradient_is_that_of_the_dense_matrix(tiny):
     dense = (E + dense_VV @ E + dense_VV @ (dense_VV @ E)) / 3
     ours = torch.autograd.grad((model.propagated() * weight_VD).sum(), E)
     torch.testing.assert_close(ours, torch.autograd.grad((dense * weight_VD).sum(), E))
+
+
+def test_ease_refuses_a_catalogue_whose_matrices_would_not_fit():
+    one = torch.zeros(1, dtype=torch.int64)
+    train = Interactions(one, one, num_users=1, num_items=30_000)
+    with pytest.raises(ValueError, match=r"EASE on 30,000 items: expected at most 25,000"):
+        REGISTRY["ease"](train)

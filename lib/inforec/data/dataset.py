@@ -78,8 +78,8 @@ class Dataset:
 
     Args:
         name: of the data set.
-        num_users: U.
-        num_items: N.
+        num_users: how many users there are, U.
+        num_items: how many items there are, N.
         train, valid, test: the three sets, with user, item and, where known, rating and time.
         category_NC: (N, C) float32, p(c|i): an item's mass split evenly over its categories.
         category_names: the C names.

@@ -53,7 +53,7 @@ def leave_one_out(user, item, time):
 def temporal(time):
     """One clock for all: the first 80 % of the interactions train, the next 10 % validate.
 
-    Interactions of the same second stay together, on the later side of the cut.
+    Interactions of the same time stay together, on the later side of the cut.
     """
     ordered = np.sort(time)
     first, second = ordered[int(0.8 * len(time))], ordered[int(0.9 * len(time))]
