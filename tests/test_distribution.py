@@ -247,3 +247,68 @@ def test_a_look_without_gradients_leaves_later_gradients_whole(path):
     (after,) = torch.autograd.grad(looked_at.log_prob(item_B).sum(), query_BD)
     (fresh,) = torch.autograd.grad(law().log_prob(item_B).sum(), query_BD)
     assert torch.equal(after, fresh)
+
+
+# ---- against another law ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("exclude_BT", [None, EXCLUDE], ids=["all", "excluded"])
+def test_mean_scores_follow_the_definition(path, exclude_BT):
+    """E_Q[s / temperature] of the law's own scores and of two others', one with its own items."""
+    query_BD, item_ND = embeddings()
+    other_BD, other_ND = torch.randn(B, D).double(), torch.randn(N, 5).double()
+    wide_BD = torch.randn(B, 5).double()
+    law = build(path, query_BD, item_ND, temperature=0.8, exclude_BT=exclude_BT)
+    others = [(other_BD, item_ND, PER_ROW), (wide_BD, other_ND, 2.0)]
+    built = [build(path, q, k, temperature=t) for q, k, t in others]
+    slow = slow_law(query_BD, item_ND, 0.8, exclude_BT)
+    wanted = [
+        [
+            sum(
+                slow[b][i] * float((q[b] @ k[i]).detach()) / (float(t[b]) if t is PER_ROW else t)
+                for i in range(N)
+            )
+            for q, k, t in [(query_BD, item_ND, 0.8), *others]
+        ]
+        for b in range(B)
+    ]
+    wanted = torch.tensor(wanted, dtype=torch.float64)
+    torch.testing.assert_close(law.mean_scores(law, *built), wanted, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(law.mean_scores(built[1]), wanted[:, 2:], rtol=1e-10, atol=1e-12)
+
+
+def test_mean_scores_count_an_impossible_item_as_nothing():
+    logits_BN = torch.tensor([[1.0, 2.0, -torch.inf]], dtype=torch.float64, requires_grad=True)
+    law = ItemDistribution.from_logits(logits_BN)
+    p = 1 / (1 + math.exp(-1))
+    assert law.mean_scores(law).item() == pytest.approx(1 + p, rel=1e-12)
+    (gradient_BN,) = torch.autograd.grad(law.mean_scores(law).sum(), logits_BN)
+    assert bool(torch.isfinite(gradient_BN).all())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_same_support_compares_sets(path):
+    query_BD, item_ND = embeddings()
+
+    def law(exclude):
+        exclude_BT = None if exclude is None else torch.tensor([exclude] * B)
+        return build(path, query_BD, item_ND, exclude_BT=exclude_BT)
+
+    equal = [([1, 2], [2, 1]), ([1, -1], [1, 1]), ([-1], None), (None, None), ([3, 3, -1], [3])]
+    for one, two in equal:
+        assert law(one).same_support(law(two)) and law(two).same_support(law(one)), (one, two)
+    for one, two in [([1, 2], [1]), ([1], [2]), ([0], None), ([0, -1], [-1, -1])]:
+        assert not law(one).same_support(law(two)), (one, two)
+        assert not law(two).same_support(law(one)), (one, two)
+
+
+def test_mean_scores_refuse_laws_of_another_kind():
+    query_BD, item_ND = embeddings()
+    law = build("streaming", query_BD, item_ND)
+    message = r"laws: one is from \(4, 9\) logits, this one from embeddings of 4 rows and 9 items"
+    with pytest.raises(ValueError, match=message):
+        law.mean_scores(law, build("dense", query_BD, item_ND))
+    for other in (build("streaming", query_BD[1:], item_ND), law.from_logits(torch.zeros(B, N))):
+        with pytest.raises(ValueError, match="expected the same rows, items and kind"):
+            law.mean_scores(other)

@@ -161,30 +161,267 @@ def test_sampled_softmax_gradient_and_the_column_it_does_not_read():
 # ---- info_nce -----------------------------------------------------------------------------------
 
 
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def cosine_of(a, b):
+    return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
+
+
+def slow_info_nce(query, key, temperature, compare):
+    slow = 0.0
+    for b, x in enumerate(query):
+        weight = [math.exp(compare(x, y) / temperature) for y in key]
+        slow -= math.log(weight[b] / sum(weight)) / len(query)
+    return slow
+
+
+@pytest.mark.parametrize("two_sided", [False, True], ids=["one side", "two sides"])
+@pytest.mark.parametrize("cosine", [True, False], ids=["cosine", "dot"])
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 @pytest.mark.parametrize("B, D", [(1, 2), (4, 3)])
-def test_info_nce_follows_its_formula(B, D, temperature):
+def test_info_nce_follows_its_formula(B, D, temperature, cosine, two_sided):
     query_BD, key_BD = randn(B, D), randn(B, D)
-
-    def cosine(a, b):
-        dot = sum(x * y for x, y in zip(a, b, strict=True))
-        return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
-
-    slow = 0.0
-    for b in range(B):
-        weight = [
-            math.exp(cosine(query_BD[b].tolist(), key_BD[c].tolist()) / temperature)
-            for c in range(B)
-        ]
-        slow -= math.log(weight[b] / sum(weight)) / B
-    loss = losses.info_nce(query_BD, key_BD, temperature)
+    query, key = query_BD.tolist(), key_BD.tolist()
+    compare = cosine_of if cosine else dot
+    slow = slow_info_nce(query, key, temperature, compare)
+    if two_sided:
+        slow = (slow + slow_info_nce(key, query, temperature, compare)) / 2
+    loss = losses.info_nce(query_BD, key_BD, temperature, cosine=cosine, two_sided=two_sided)
     assert loss.item() == pytest.approx(slow, rel=1e-10, abs=1e-12)
+
+
+def test_info_nce_is_one_sided_with_cosines_unless_told():
+    query_BD, key_BD = randn(4, 3), randn(4, 3)
+    plain = losses.info_nce(query_BD, key_BD, 0.3)
+    slow = slow_info_nce(query_BD.tolist(), key_BD.tolist(), 0.3, cosine_of)
+    assert plain.item() == pytest.approx(slow, rel=1e-10)
+    both = losses.info_nce(query_BD, key_BD, 0.3, two_sided=True)
+    assert both.item() != pytest.approx(slow, rel=1e-3)
+    swapped = losses.info_nce(key_BD, query_BD, 0.3, two_sided=True)
+    assert swapped.item() == pytest.approx(both.item(), rel=1e-12)
 
 
 def test_info_nce_known_value_and_gradient():
     # Orthogonal rows that equal their keys: log(e^1 + (B - 1)) - 1.
     loss = losses.info_nce(torch.eye(5), 3 * torch.eye(5), 1.0)
     assert loss.item() == pytest.approx(math.log(math.e + 4) - 1)
+    for options in itertools.product([True, False], repeat=2):
+        named = dict(zip(["cosine", "two_sided"], options, strict=True))
+        assert torch.autograd.gradcheck(
+            lambda q, k, named=named: losses.info_nce(q, k, 0.5, **named),
+            (randn(3, 2), randn(3, 2)),
+        )
+
+
+# ---- contrastive margin -------------------------------------------------------------------------
+
+
+def slow_margin(query, key, margin):
+    """The two means, from the definition."""
+    positive, negative = [], []
+    for b, x in enumerate(query):
+        for c, y in enumerate(key):
+            distance = math.sqrt(sum((p - q) ** 2 for p, q in zip(x, y, strict=True)))
+            if b == c:
+                positive.append(distance**2)
+            else:
+                negative.append(max(0.0, margin - distance) ** 2)
+    return sum(positive) / len(positive) + (sum(negative) / len(negative) if negative else 0.0)
+
+
+@pytest.mark.parametrize("margin", [0.5, 2.0, 10.0])
+@pytest.mark.parametrize("B, D", [(1, 2), (2, 3), (5, 3), (30, 2)])
+def test_contrastive_margin_follows_its_formula(B, D, margin):
+    query_BD, key_BD = randn(B, D), randn(B, D)
+    slow = slow_margin(query_BD.tolist(), key_BD.tolist(), margin)
+    loss = losses.contrastive_margin(query_BD, key_BD, margin)
+    assert loss.item() == pytest.approx(slow, rel=1e-12)
+
+
+def test_contrastive_margin_known_values_and_gradient():
+    # Pairs that agree, at distance sqrt(2) from the others: nothing until the margin reaches them.
+    assert losses.contrastive_margin(torch.eye(4), torch.eye(4), 1.0).item() == 0.0
+    wanted = (3 - math.sqrt(2)) ** 2
+    loss = losses.contrastive_margin(torch.eye(4), torch.eye(4), 3.0)
+    assert loss.item() == pytest.approx(wanted)
     assert torch.autograd.gradcheck(
-        lambda q, k: losses.info_nce(q, k, 0.5), (randn(3, 2), randn(3, 2))
+        lambda q, k: losses.contrastive_margin(q, k, 3.0), (randn(4, 2), randn(4, 2))
     )
+
+
+def test_contrastive_margin_is_exact_and_finite_where_things_coincide():
+    """Far from the origin, in float32, at distance 0 and at a distance of 0.001 for the others."""
+    key_BD = torch.full((30, 8), 10.0)
+    key_BD[1:, 0] += 0.001
+    query_BD = key_BD.clone().requires_grad_()
+    loss = losses.contrastive_margin(query_BD, key_BD, 1.0)
+    slow = slow_margin(query_BD.tolist(), key_BD.tolist(), 1.0)
+    assert loss.item() == pytest.approx(slow, rel=1e-6)
+    (gradient_BD,) = torch.autograd.grad(loss, query_BD)
+    assert bool(torch.isfinite(gradient_BD).all())
+    # Only the first row sees others at a distance: 29 of them, each pushes by 2 (1 - 0.001).
+    assert gradient_BD[0, 0].item() == pytest.approx(2 * 0.999 * 29 / (30 * 29), rel=1e-4)
+
+
+# ---- f-MICL -------------------------------------------------------------------------------------
+
+GENERATORS = {  # f, f' and the conjugate f*, from the textbook
+    "kl": (
+        lambda u: u * math.log(u),
+        lambda u: 1 + math.log(u),
+        lambda t: math.exp(t - 1),
+    ),
+    "chi2": (lambda u: (u - 1) ** 2, lambda u: 2 * (u - 1), lambda t: t + t**2 / 4),
+    "js": (
+        lambda u: u * math.log(u) - (u + 1) * math.log((u + 1) / 2),
+        lambda u: math.log(2 * u / (1 + u)),
+        lambda t: -math.log(2 - math.exp(t)),
+    ),
+}
+
+
+def slow_kernels(query, key, sigma):
+    """The Gaussian kernels of all pairs of unit vectors."""
+
+    def unit(x):
+        return [v / math.sqrt(dot(x, x)) for v in x]
+
+    return [
+        [
+            math.exp(
+                -sum((p - q) ** 2 for p, q in zip(unit(x), unit(y), strict=True)) / (2 * sigma**2)
+            )
+            for y in key
+        ]
+        for x in query
+    ]
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+@pytest.mark.parametrize("sigma", [0.5, 1.5])
+@pytest.mark.parametrize("divergence", ["kl", "chi2", "js"])
+@pytest.mark.parametrize("B, D", [(1, 2), (2, 3), (5, 3)])
+def test_f_micl_follows_its_formula(B, D, divergence, sigma, weight):
+    query_BD, key_BD = randn(B, D), randn(B, D)
+    kernel = slow_kernels(query_BD.tolist(), key_BD.tolist(), sigma)
+    _, slope, conjugate = GENERATORS[divergence]
+    positive = [slope(kernel[b][b]) for b in range(B)]
+    negative = [conjugate(slope(kernel[b][c])) for b in range(B) for c in range(B) if b != c]
+    slow = -sum(positive) / B + (weight * sum(negative) / len(negative) if negative else 0.0)
+    options = {"divergence": divergence, "sigma": sigma, "negative_weight": weight}
+    loss = losses.f_micl(query_BD, key_BD, **options)
+    assert loss.item() == pytest.approx(slow, rel=1e-10, abs=1e-12)
+    assert torch.autograd.gradcheck(lambda q, k: losses.f_micl(q, k, **options), (query_BD, key_BD))
+
+
+@pytest.mark.parametrize("divergence", ["kl", "chi2", "js"])
+def test_the_similarity_is_the_one_that_attains_the_divergence(divergence):
+    """On a small joint law, s = f'(ratio) makes the bound the f-divergence; others fall short."""
+    joint = [[0.3, 0.1], [0.05, 0.55]]
+    row = [sum(r) for r in joint]
+    column = [sum(r[y] for r in joint) for y in range(2)]
+    f = GENERATORS[divergence][0]
+    similarity, conjugate = losses._F_GAUSSIAN[divergence]
+    exact = bound = worse = 0.0
+    for x, y in itertools.product(range(2), repeat=2):
+        product = row[x] * column[y]
+        ratio = torch.tensor(joint[x][y] / product, dtype=torch.float64)
+        exact += product * f(ratio.item())
+        values = similarity(ratio.log()), conjugate(ratio.log())
+        bound += joint[x][y] * values[0].item() - product * values[1].item()
+        tempered = 0.8 * ratio.log()
+        worse += joint[x][y] * similarity(tempered).item() - product * conjugate(tempered).item()
+    assert bound == pytest.approx(exact, rel=1e-12)
+    assert worse < exact - 1e-3
+
+
+def test_f_micl_with_kl_bounds_info_nce_and_shares_its_gradient():
+    """At tau = sigma^2: row by row <= over the batch <= f-MICL; one gradient at the right weight.
+
+    Without the positive in the denominator and with the mean over the negatives in it, InfoNCE is
+    -cos_bb / tau + log mean_c exp(cos_bc / tau). Jensen moves the logarithm outside the mean over
+    rows, and log v <= v - 1 drops it.
+    """
+    query_BD, key_BD, sigma = randn(5, 3), randn(5, 3), 0.7
+    cosine_BB = torch.cosine_similarity(query_BD[:, None], key_BD[None], dim=2) / sigma**2
+    others_BB = cosine_BB[~torch.eye(5, dtype=torch.bool)].view(5, 4)
+    positive = cosine_BB.diagonal().mean()
+    by_row = (others_BB.logsumexp(1) - math.log(4)).mean() - positive
+    batch = others_BB.flatten().logsumexp(0) - math.log(20) - positive
+    loss = losses.f_micl(query_BD, key_BD, divergence="kl", sigma=sigma)
+    assert by_row.item() < batch.item() - 1e-3 and batch.item() < loss.item() - 1e-3
+    # InfoNCE has the positive in its sum too, so it is larger than by_row + log(B - 1).
+    full = losses.info_nce(query_BD, key_BD, sigma**2).item()
+    assert full > by_row.item() + math.log(4) + 1e-3
+
+    mean_kernel = (others_BB - 1 / sigma**2).exp().mean().item()
+    weighted = losses.f_micl(
+        query_BD, key_BD, divergence="kl", sigma=sigma, negative_weight=1 / mean_kernel
+    )
+    ours = torch.autograd.grad(weighted, (query_BD, key_BD))
+    theirs = torch.autograd.grad(batch, (query_BD, key_BD), retain_graph=True)
+    for left, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
+        assert right.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("divergence", ["kl", "chi2", "js"])
+def test_f_micl_is_finite_where_the_kernel_underflows(divergence):
+    # Opposite vectors and a narrow kernel: u = exp(-2 / 0.01^2) is 0 in float32.
+    query_BD = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    loss = losses.f_micl(query_BD, -query_BD.detach(), divergence=divergence, sigma=0.01)
+    (gradient_BD,) = torch.autograd.grad(loss, query_BD)
+    assert torch.isfinite(loss) and bool(torch.isfinite(gradient_BD).all())
+
+
+def test_f_micl_of_equal_pairs():
+    # d_bb = 0, so s = f'(1); the others stand at right angles, u = exp(-1 / sigma^2).
+    u = math.exp(-1 / 0.8**2)
+    for divergence, value in {
+        "kl": u - 1,
+        "chi2": u**2 - 1,
+        "js": math.log((1 + u) / 2),
+    }.items():
+        loss = losses.f_micl(torch.eye(4), 7 * torch.eye(4), divergence=divergence, sigma=0.8)
+        assert loss.item() == pytest.approx(value, rel=1e-5), divergence
+
+
+# ---- what they refuse ---------------------------------------------------------------------------
+
+IN_BATCH = {
+    "info_nce": lambda q, k: losses.info_nce(q, k, 0.5),
+    "contrastive_margin": lambda q, k: losses.contrastive_margin(q, k, 1.0),
+    "f_micl": lambda q, k: losses.f_micl(q, k, divergence="kl", sigma=1.0),
+}
+
+
+@pytest.mark.parametrize("name", IN_BATCH)
+@pytest.mark.parametrize(
+    "query, key",
+    [((3, 2), (4, 2)), ((3, 2), (3, 1)), ((0, 2), (0, 2)), ((3,), (3,))],
+    ids=["rows", "columns", "empty", "one axis"],
+)
+def test_in_batch_losses_say_which_shapes_they_want(name, query, key):
+    with pytest.raises(ValueError, match=rf"query_BD has the shape \({query[0]},.*expected"):
+        IN_BATCH[name](torch.zeros(query), torch.zeros(key))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda x: losses.info_nce(x, x, 0.0), "temperature=0.0: expected a finite number above 0"),
+        (lambda x: losses.info_nce(x, x, math.nan), "temperature=nan"),
+        (lambda x: losses.contrastive_margin(x, x, -1.0), "margin=-1.0: expected"),
+        (lambda x: losses.f_micl(x, x, divergence="kl", sigma=0.0), "sigma=0.0: expected"),
+        (lambda x: losses.f_micl(x, x, divergence="chi", sigma=1.0), "did you mean 'chi2'"),
+        (
+            lambda x: losses.f_micl(x, x, divergence="kl", sigma=1.0, negative_weight=-0.5),
+            "negative_weight=-0.5: expected a finite number at least 0",
+        ),
+    ],
+)
+def test_in_batch_losses_refuse_bad_numbers(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.eye(3))

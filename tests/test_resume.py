@@ -204,4 +204,4 @@ def test_kill_minus_nine(tiny_folder, tmp_path):
     for mine, other in zip(resumed.history, unbroken.history, strict=True):
         assert {**mine, "seconds": 0} == {**other, "seconds": 0}
     assert (resumed.top == unbroken.top).all()
-    assert sorted(path.suffix for path in study.iterdir()) == [".json", ".npz"]
+    assert sorted(path.suffix for path in study.iterdir()) == [".json", ".npz", ".weights"]

@@ -217,6 +217,136 @@ def test_info_nce_is_a_softmax_loss_of_cosines():
     )
 
 
+# ---- the terms of vectors -----------------------------------------------------------------------
+
+
+def real_matrix(name, rows, columns):
+    return sp.ImmutableMatrix(rows, columns, lambda b, d: sp.Symbol(f"{name}_{b}{d}", real=True))
+
+
+@pytest.mark.parametrize("two_sided", [False, True], ids=["one side", "two sides"])
+def test_info_nce_gradient_is_law_minus_identity(two_sided):
+    """d/ds_bc = (pi_bc - 1[b = c]) / (B tau) by row; two-sided, its mean with the columns' law."""
+    s = real_matrix("s", 3, 3)
+    loss = sym.info_nce(s, TAU, two_sided=two_sided)
+    rows = [sym.softmax(s.row(b), TAU) for b in range(3)]
+    columns = [sym.softmax(s.col(c), TAU) for c in range(3)]
+    for b in range(3):
+        for c in range(3):
+            law = (rows[b][c] + columns[c][b]) / 2 if two_sided else rows[b][c]
+            closed = (law - int(b == c)) / (3 * TAU)
+            gap = sp.diff(loss, s[b, c]) - closed
+            assert sym.is_zero(gap, list(s), TAU), (b, c)
+            assert not sym.is_zero(gap + 2 * closed, list(s), TAU), (b, c)
+
+
+@pytest.mark.parametrize("divergence", ["kl", "chi2", "js"])
+def test_f_divergences_have_their_slope_and_conjugate(divergence):
+    """f(1) = 0, f convex, f*(f'(u)) = u f'(u) - f(u), (f*)' inverts f'; the library's."""
+    u, t = sp.Symbol("u", positive=True), sp.Symbol("t", real=True)
+    f = sym.f_generator(divergence, u)
+    slope = sp.diff(f, u)
+    assert f.subs(u, 1) == 0
+    curvature = sp.simplify(sp.diff(slope, u))
+    assert curvature.is_positive
+    conjugate = sym.f_conjugate(divergence, slope)
+    # Every logarithm is expanded; what is left is a quotient of polynomials in u and logarithms.
+    assert sp.simplify(sp.expand_log(sp.simplify(conjugate - u * slope + f), force=True)) == 0
+    inverse = sp.diff(sym.f_conjugate(divergence, t), t).subs(t, slope)
+    assert sp.simplify(inverse - u) == 0
+    similarity, composed = losses._F_GAUSSIAN[divergence]
+    for value in (1e-3, 0.4, 1.0, 2.5):
+        log_u = torch.tensor(value, dtype=torch.float64).log()
+        by_sympy = sym.evaluate([slope, conjugate], {u: value})
+        library = [similarity(log_u).item(), composed(log_u).item()]
+        np.testing.assert_allclose(library, by_sympy, rtol=1e-12, atol=1e-15)
+
+
+def test_gaussian_rate_is_the_integral_of_the_log_ratio():
+    z, m, v = sp.Symbol("z", real=True), sp.Symbol("m", real=True), sp.Symbol("v", real=True)
+    deviation = sp.Symbol("s", positive=True)
+
+    def density(mean, deviation):
+        return sp.exp(-((z - mean) ** 2) / (2 * deviation**2)) / sp.sqrt(2 * sp.pi * deviation**2)
+
+    # The logarithm of the ratio of the densities is a polynomial in z.
+    log_ratio = z**2 / 2 - (z - m) ** 2 / (2 * deviation**2) - sp.log(deviation)
+    ratio = density(m, deviation) / density(0, 1)
+    assert sp.simplify(sp.expand_log(sp.log(ratio), force=True) - log_ratio) == 0
+    integrand = sp.expand(log_ratio) * density(m, deviation)
+    integral = sp.integrate(integrand, (z, -sp.oo, sp.oo))
+    rate = sym.gaussian_rate([m], [2 * sp.log(deviation)])
+    assert sp.simplify(integral - rate) == 0
+    down, up = sym.gradient(sym.gaussian_rate([m], [v]), [m, v])
+    assert down == m and sp.simplify(up - (sp.exp(v) - 1) / 2) == 0
+
+
+def vector_cases():
+    """(name, SymPy expression of two matrices, the library's function of the same)."""
+    x, y = real_matrix("x", 3, 2), real_matrix("y", 3, 2)
+    units = [sp.ImmutableMatrix([sym.unit(m.row(b)) for b in range(3)]) for m in (x, y)]
+    cosine = units[0] * units[1].T
+    pairs = [(x.row(b), y.row(b)) for b in range(3)]
+    return [
+        ("info_nce", sym.info_nce(cosine, 0.4), lambda q, k: losses.info_nce(q, k, 0.4)),
+        (
+            "info_nce, two sides, dot product",
+            sym.info_nce(x * y.T, 0.4, two_sided=True),
+            lambda q, k: losses.info_nce(q, k, 0.4, cosine=False, two_sided=True),
+        ),
+        (
+            "contrastive_margin",
+            sym.contrastive_margin(x, y, 1.7),
+            lambda q, k: losses.contrastive_margin(q, k, 1.7),
+        ),
+        (
+            "alignment",
+            sum(sym.alignment(*pair) for pair in pairs),
+            lambda q, k: regularizers.alignment(q, k).sum(),
+        ),
+        (
+            "uniformity",
+            sym.uniformity(x, 3) + sym.uniformity(y),
+            lambda q, k: regularizers.uniformity(q, 3.0) + regularizers.uniformity(k),
+        ),
+        (
+            "gaussian_rate",
+            sum(sym.gaussian_rate(*pair) for pair in pairs),
+            lambda q, k: regularizers.gaussian_rate(q, k).sum(),
+        ),
+        *(
+            (
+                f"f_micl, {divergence}",
+                sym.f_micl(*units, divergence, 0.9),
+                lambda q, k, name=divergence: losses.f_micl(q, k, divergence=name, sigma=0.9),
+            )
+            for divergence in ("kl", "chi2", "js")
+        ),
+    ]
+
+
+def test_terms_of_vectors_equal_sympy_and_differences():
+    point = np.random.default_rng(8).normal(size=(2, 3, 2))
+    x, y = real_matrix("x", 3, 2), real_matrix("y", 3, 2)
+    values = {x: point[0], y: point[1]}
+    for name, expression, function in vector_cases():
+        inputs = torch.tensor(point, requires_grad=True)
+        value = function(*inputs)
+        (by_autograd,) = torch.autograd.grad(value, inputs)
+        np.testing.assert_allclose(
+            value.item(), sym.evaluate(expression, values), rtol=1e-11, err_msg=name
+        )
+        by_sympy = sym.evaluate(sym.gradient(expression, [*x, *y]), values)
+        np.testing.assert_allclose(
+            by_autograd.flatten(), by_sympy, rtol=0, atol=1e-12, err_msg=name
+        )
+        by_difference = sym.central_difference(
+            lambda flat, f=function: f(*torch.tensor(flat).view(2, 3, 2)).item(), point.ravel()
+        )
+        np.testing.assert_allclose(by_difference, by_sympy, rtol=0, atol=1e-8, err_msg=name)
+        assert np.abs(by_sympy).max() > 1e-2, f"{name}: too small a gradient to tell anything"
+
+
 def test_zero_probabilities_add_nothing():
     q = sym.symbols("q", 3, positive=True)
     p = (sp.Rational(1, 4), sp.Rational(3, 4), 0)

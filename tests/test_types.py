@@ -1,9 +1,10 @@
-"""Interactions: counts and the table of histories."""
+"""Interactions: counts and the table of histories; the positives of a batch."""
 
 import pytest
 import torch
 
-from inforec.types import PAD, Interactions
+from inforec.batches import PairBatches, UserBatches
+from inforec.types import PAD, Batch, Interactions
 
 
 def test_history_is_in_time_order_and_padded_at_the_end(make_interactions):
@@ -63,3 +64,22 @@ def test_to_moves_every_tensor():
 def test_wrong_columns_break_an_invariant(user, item):
     with pytest.raises(AssertionError):
         Interactions(user, item, 2, 2)
+
+
+def test_positives_are_distinct_and_without_padding():
+    user = torch.tensor([3, 1])
+    whole = Batch(user, target=torch.tensor([[7, 2, PAD], [2, 9, 4]]))
+    assert whole.positives().tolist() == [2, 4, 7, 9]
+    chosen = Batch(user, items=torch.tensor([[5, 8, 1], [6, 5, 3]]), target=torch.tensor([2, 1]))
+    assert chosen.positives().tolist() == [1, 5]
+    one = Batch(user, target=torch.tensor([6, 6]))
+    assert one.positives().tolist() == [6]
+
+
+def test_positives_of_both_kinds_of_batches(tiny):
+    """Over an epoch, every item that somebody took, and no other."""
+    wanted = set(tiny.train.item.tolist())
+    pairs = PairBatches(tiny.train, 16, 0, negatives=3, popular=True)
+    for batches in (UserBatches(tiny.train, 16, 0), pairs):
+        seen = [set(batch.positives().tolist()) for batch in batches.epoch(1)]
+        assert set().union(*seen) == wanted and len(seen) > 1

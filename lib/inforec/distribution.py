@@ -167,6 +167,50 @@ class ItemDistribution:
         self._cache.setdefault("entropy", entropy_B)
         return mean_BC
 
+    def mean_scores(self, *laws: ItemDistribution) -> Tensor:
+        """(B, L) E_Q[s / temperature] of the scores and temperatures of L laws on the same items.
+
+        On the streaming path this reads the catalogue once, whatever L: E_Q[q . k_i] = q . E_Q[k].
+
+        Args:
+            laws: laws of as many rows and items as this one, built from embeddings if it is and
+                from logits if it is. Their excluded items do not matter, only this law's.
+
+        Raises:
+            ValueError: if a law differs in rows, items, or in what it was built from.
+        """
+        for law in laws:
+            if self._kind() != law._kind():
+                raise ValueError(
+                    f"laws: one is from {law._kind()}, this one from {self._kind()}: "
+                    "expected the same rows, items and kind"
+                )
+        if self._logits_BN is not None:
+            prob_BN = self._dense_log_prob().exp()
+            scores = [law._logits_BN / law._temperature_column() for law in laws]
+            # 0 times the score of an excluded item counts as 0, whatever the score.
+            return torch.stack(
+                [(prob_BN * s_BN.masked_fill(prob_BN == 0, 0.0)).sum(1) for s_BN in scores], 1
+            )
+        tables = {id(law._item_ND): law._item_ND for law in laws}
+        means = self.mean(torch.cat(list(tables.values()), 1)).split(
+            [item_ND.shape[1] for item_ND in tables.values()], 1
+        )
+        mean_of = dict(zip(tables, means, strict=True))
+        return torch.stack(
+            [torch.linalg.vecdot(law._scaled_query(), mean_of[id(law._item_ND)]) for law in laws], 1
+        )
+
+    def same_support(self, other: ItemDistribution) -> bool:
+        """Whether the two laws exclude the same items in every row."""
+        one_BT, two_BT = self._exclude_BT, other._exclude_BT
+        if one_BT is two_BT:
+            return True
+        if one_BT is None or two_BT is None:
+            return bool(((two_BT if one_BT is None else one_BT) == PAD).all())
+        one_in_two = (_contained(one_BT, two_BT) | (one_BT == PAD)).all()
+        return bool(one_in_two & (_contained(two_BT, one_BT) | (two_BT == PAD)).all())
+
     def perplexity(self) -> Tensor:
         """(B,) exp(entropy): the effective number of recommended items."""
         return self.entropy().exp()
@@ -219,6 +263,11 @@ class ItemDistribution:
             (slope_B,) = torch.autograd.grad(entropy_B.sum(), slope_at_B, retain_graph=True)
         middle_B = slope_at_B.detach()
         return self.with_temperature((middle_B - (entropy_B - goal) / slope_B).exp())
+
+    def _kind(self) -> str:
+        if self._logits_BN is not None:
+            return f"{tuple(self._logits_BN.shape)} logits"
+        return f"embeddings of {len(self._query_BD)} rows and {self.num_items} items"
 
     @property
     def _cache(self) -> dict[str, Tensor]:

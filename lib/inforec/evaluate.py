@@ -46,15 +46,29 @@ def recommend(model: Ranker, dataset: Dataset, k: int, on: str = "test") -> Tens
     Raises:
         ValueError: if the model gives a score that is not finite.
     """
+    top_UK = torch.full((dataset.num_users, k), PAD, device=dataset.train.user.device)
+    for user_B, score_BN in untaken_scores(model, dataset, on):
+        top_UK[user_B] = best_items(score_BN, k)
+    return top_UK
+
+
+def best_items(score_BN: Tensor, k: int) -> Tensor:
+    """(B, K) int64: the k best items of each row, best first; -1 where only -inf is left."""
+    best = score_BN.topk(min(k, score_BN.shape[1]), dim=1)
+    listed_BK = torch.where(best.values > -torch.inf, best.indices, PAD)
+    return torch.nn.functional.pad(listed_BK, (0, k - listed_BK.shape[1]), value=PAD)
+
+
+@torch.no_grad()
+def untaken_scores(model: Ranker, dataset: Dataset, on: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (user_B, score_BN) in blocks, -inf at the items that a user has taken.
+
+    Arguments and errors are those of :func:`recommend`.
+    """
     require_choice("on", on, ("valid", "test"))
-    device = dataset.train.user.device
     model.eval()
-    history_UT = dataset.train.history_UT
-    taken_UT = history_UT
-    if on == "test":
-        taken_UT = torch.cat([history_UT, dataset.valid.history_UT], dim=1)
-    top_UK = torch.full((dataset.num_users, k), PAD, device=device)
-    for user_B, score_BN in score_blocks(model, history_UT, dataset.num_items):
+    taken_UT = taken_items(dataset, on)
+    for user_B, score_BN in score_blocks(model, dataset.train.history_UT, dataset.num_items):
         if not bool(torch.isfinite(score_BN).all()):
             row, item = (~torch.isfinite(score_BN)).nonzero()[0].tolist()
             raise ValueError(
@@ -64,10 +78,15 @@ def recommend(model: Ranker, dataset: Dataset, k: int, on: str = "test") -> Tens
         taken_BT = taken_UT[user_B]
         row, place = (taken_BT >= 0).nonzero(as_tuple=True)
         score_BN[row, taken_BT[row, place]] = -torch.inf
-        best = score_BN.topk(min(k, dataset.num_items), dim=1)
-        listed_BK = torch.where(best.values > -torch.inf, best.indices, PAD)
-        top_UK[user_B, : listed_BK.shape[1]] = listed_BK
-    return top_UK
+        yield user_B, score_BN
+
+
+def taken_items(dataset: Dataset, on: str) -> Tensor:
+    """(U, T) int64: what is never recommended, padded with -1: training, for "test" validation."""
+    history_UT = dataset.train.history_UT
+    if on == "valid":
+        return history_UT
+    return torch.cat([history_UT, dataset.valid.history_UT], dim=1)
 
 
 def score_blocks(
@@ -112,10 +131,36 @@ def evaluate_lists(
         ValueError: for a wrong shape, an item out of range, an item twice in a list, a training
             item in a list, or a cut longer than the lists.
     """
+    values = user_metrics(top_UK, dataset, ks, on)
+    top_XK = _as_lists(top_UK).to(dataset.train.user.device, torch.int64)
+    top_XK = top_XK[getattr(dataset, on).user_counts > 0]
+    metrics: dict[str, float] = {}
+    for k in ks:
+        exposure_N = diversity.exposure(top_XK[:, :k], dataset.num_items)
+        of_users = {name: _mean(v) for name, v in values.items() if name.endswith(f"@{k}")}
+        of_catalogue = {
+            f"coverage@{k}": diversity.coverage(exposure_N),
+            f"gini@{k}": diversity.gini(exposure_N),
+            f"item_entropy@{k}": diversity.item_entropy(exposure_N),
+        }
+        metrics |= of_users | of_catalogue
+    return metrics
+
+
+def user_metrics(
+    top_UK: Tensor | Sequence,
+    dataset: Dataset,
+    ks: Sequence[int] = (20,),
+    on: str = "test",
+) -> dict[str, Tensor]:
+    """The metrics that have one value a user, (U,) float64 each, by ``name@K``.
+
+    NaN for users without a held-out item in the split ``on``. Arguments and errors are those of
+    :func:`evaluate_lists`, whose figures are the means of these.
+    """
     require_choice("on", on, ("valid", "test"))
     truth: Interactions = getattr(dataset, on)
-    device = truth.user.device
-    top_UK = _as_lists(top_UK).to(device, torch.int64)
+    top_UK = _as_lists(top_UK).to(truth.user.device, torch.int64)
     ks = list(ks)
     _check_lists(top_UK, dataset, ks)
     evaluated_X = (truth.user_counts > 0).nonzero()[:, 0]
@@ -123,23 +168,22 @@ def evaluate_lists(
     relevant_X = truth.user_counts[evaluated_X]
     hit_XK = _pairs_in(evaluated_X, top_XK, truth)
 
-    metrics: dict[str, float] = {}
+    values: dict[str, Tensor] = {}
     for k in ks:
         cut_XK = top_XK[:, :k]
         for name, function in RANKING.items():
-            metrics[f"{name}@{k}"] = _mean(function(hit_XK[:, :k], relevant_X))
-        exposure_N = diversity.exposure(cut_XK, dataset.num_items)
-        metrics[f"coverage@{k}"] = diversity.coverage(exposure_N)
-        metrics[f"gini@{k}"] = diversity.gini(exposure_N)
-        metrics[f"item_entropy@{k}"] = diversity.item_entropy(exposure_N)
-        metrics[f"novelty@{k}"] = _mean(diversity.novelty(cut_XK, dataset.train.item_counts))
+            values[f"{name}@{k}"] = function(hit_XK[:, :k], relevant_X)
+        values[f"novelty@{k}"] = diversity.novelty(cut_XK, dataset.train.item_counts)
         if dataset.category_NC is not None:
             list_XC = diversity.list_categories(cut_XK, dataset.category_NC)
             interest_XC = dataset.interest_UC[evaluated_X]
-            metrics[f"ild@{k}"] = _mean(diversity.ild(cut_XK, dataset.category_NC))
-            metrics[f"category_entropy@{k}"] = _mean(diversity.category_entropy(list_XC))
-            metrics[f"calibration_kl@{k}"] = _mean(calibration.calibration_kl(interest_XC, list_XC))
-    return metrics
+            values[f"ild@{k}"] = diversity.ild(cut_XK, dataset.category_NC)
+            values[f"category_entropy@{k}"] = diversity.category_entropy(list_XC)
+            values[f"calibration_kl@{k}"] = calibration.calibration_kl(interest_XC, list_XC)
+    nobody_U = top_UK.new_full((len(top_UK),), torch.nan, dtype=torch.float64)
+    return {
+        name: nobody_U.index_put((evaluated_X,), value.double()) for name, value in values.items()
+    }
 
 
 def evaluate(

@@ -5,18 +5,29 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from inforec import data, losses, regularizers, rerank, results
 from inforec.batches import PairBatches, UserBatches
 from inforec.checks import require_choice, require_number
 from inforec.data.catalog import find
-from inforec.evaluate import evaluate, evaluate_lists, recommend, score_blocks
+from inforec.distribution import ItemDistribution
+from inforec.evaluate import (
+    best_items,
+    evaluate,
+    evaluate_lists,
+    recommend,
+    taken_items,
+    untaken_scores,
+    user_metrics,
+)
 from inforec.models import REGISTRY
+from inforec.regularizers import kl
 from inforec.results import Record
 from inforec.train import (
     DEVICES,
@@ -29,8 +40,11 @@ from inforec.train import (
 )
 from inforec.types import Query
 
-LOSSES = ("softmax", "bpr", "sampled_softmax")
-RERANKERS = ("none", "steck")
+LOSSES = ("softmax", "bpr", "sampled_softmax", "own")
+RERANKERS = ("none", "steck", "decaying_attention", "tilt", "tilt_steck")
+USER_METRICS = ("ndcg", "recall", "calibration_kl")  # kept for every user where a test needs them
+# What is decided after training: runs that differ only here share one trained model.
+DECISION = ("reranker", "trade_off", "tilt_alpha", "decay", "rerank_perplexity", "candidates")
 
 
 @dataclass(frozen=True)
@@ -45,17 +59,26 @@ class RunConfig:
         split_seed: draws the split; kept apart from ``seed`` so that seeds compare on one split.
         model: a name in ``inforec.models.REGISTRY``.
         options: the model's own hyper-parameters, by the names of its ``Config``.
-        loss: "softmax" over the whole catalogue, "bpr", or "sampled_softmax".
+        loss: "softmax" over the whole catalogue, "bpr", "sampled_softmax", or "own" for a model
+            whose own terms are a whole objective.
         alpha: weight of KL(P_u || Q_u) over categories.
         beta: weight of the entropy H(Q_u) over items.
         temperature: divides the scores in Q_u and in the softmax losses.
         perplexity: if given, the KL term sees Q_u at this perplexity instead (a soft top-k); the
             entropy is then constant, so beta must be 0.
+        layer_alpha: if above 0, the softmax loss sees the law tilted towards P_u with this weight,
+            against scores in nats (:func:`inforec.rerank.tilted`): the layer carries the calibration.
         negatives: sampled negatives a pair, for "sampled_softmax".
         epochs, batch_size, learning_rate, weight_decay, validate_every, patience: see
             :class:`inforec.train.FitConfig`; a batch holds about ``batch_size`` interactions.
-        reranker: "none", or "steck" on the best ``candidates`` items.
-        trade_off: Steck's lambda, from 0 (scores only) to 1 (calibration only).
+        reranker: "none"; "steck" or "decaying_attention" on the best ``candidates`` items; "tilt"
+            of the law over all items left; or "tilt_steck", the second on the items that the first
+            puts on top. Scores enter as log Q_u(i), in nats.
+        trade_off: lambda of Steck and of decaying attention, from 0 (scores only) to 1.
+        tilt_alpha: weight of KL(P_u || Q_u) in the tilt, against scores in nats.
+        decay: of decaying attention: each place has this share of the weight of the one above.
+        rerank_perplexity: if given, rerankers see each user's law at this perplexity; else at
+            ``temperature``.
         candidates: items the reranker may choose from.
         k: list length K; early stopping watches ndcg@K.
         seed: fixes initial weights, batches and negatives.
@@ -78,6 +101,7 @@ class RunConfig:
     beta: float = 0.0
     temperature: float = 0.5
     perplexity: float | None = None
+    layer_alpha: float = 0.0
     negatives: int = 64
     epochs: int = 200
     batch_size: int = 2048
@@ -87,6 +111,9 @@ class RunConfig:
     patience: int = 5
     reranker: str = "none"
     trade_off: float = 0.0
+    tilt_alpha: float = 0.0
+    decay: float = 0.9
+    rerank_perplexity: float | None = None
     candidates: int = 100
     k: int = 20
     seed: int = 0
@@ -120,19 +147,45 @@ class RunConfig:
                     f"perplexity={self.perplexity!r} with alpha=0: expected alpha above 0, because "
                     "the perplexity is that of the law in the KL term"
                 )
-        if REGISTRY[self.model].closed_form and (self.alpha or self.beta):
+        require_number("layer_alpha", self.layer_alpha, at_least=0)
+        if self.layer_alpha and self.loss != "softmax":
             raise ValueError(
-                f"alpha={self.alpha!r}, beta={self.beta!r} with model={self.model!r}: expected "
-                "both to be 0, because this model is solved in closed form: set alpha and beta to 0"
+                f"layer_alpha={self.layer_alpha!r} with loss={self.loss!r}: expected "
+                "loss='softmax', the one that reads the whole law"
+            )
+        terms = {name: getattr(self, name) for name in ("alpha", "beta", "layer_alpha")}
+        if REGISTRY[self.model].closed_form and any(terms.values()):
+            given = ", ".join(f"{name}={value!r}" for name, value in terms.items())
+            raise ValueError(
+                f"{given} with model={self.model!r}: expected all to be 0, because this model is "
+                "solved in closed form: set alpha and beta to 0"
+            )
+        if self.loss == "own" and not REGISTRY[self.model].own_loss:
+            raise ValueError(
+                f"loss='own' with model={self.model!r}: expected another loss, because this "
+                "model's own terms are no whole objective"
             )
         require_number("negatives", self.negatives, at_least=1, integer=True)
         require_number("batch_size", self.batch_size, at_least=1, integer=True)
         require_choice("reranker", self.reranker, RERANKERS)
         require_number("trade_off", self.trade_off, at_least=0, at_most=1)
-        if self.trade_off and self.reranker == "none":
-            raise ValueError(
-                f"trade_off={self.trade_off!r} with reranker='none': expected 0, or a reranker"
-            )
+        require_number("tilt_alpha", self.tilt_alpha, at_least=0)
+        require_number("decay", self.decay, above=0, at_most=1)
+        if self.rerank_perplexity is not None:
+            require_number("rerank_perplexity", self.rerank_perplexity, above=1)
+        for name, users in (
+            ("trade_off", ("steck", "decaying_attention", "tilt_steck")),
+            ("tilt_alpha", ("tilt", "tilt_steck")),
+            ("rerank_perplexity", RERANKERS[1:]),
+        ):
+            if getattr(self, name) and self.reranker not in users:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} with reranker={self.reranker!r}: expected "
+                    f"{'none' if name == 'rerank_perplexity' else 0}, or a reranker that reads it: "
+                    f"{', '.join(users)}"
+                )
+        if self.reranker.startswith("tilt"):
+            require_number("tilt_alpha", self.tilt_alpha, above=0)
         require_number("k", self.k, at_least=1, integer=True)
         require_number("candidates", self.candidates, at_least=1, integer=True)
         if self.reranker != "none" and self.candidates < self.k:
@@ -170,6 +223,11 @@ class RunConfig:
             **further,
         )
 
+    def training(self) -> RunConfig:
+        """The same run without a reranker: what decides the trained model."""
+        defaults = {name: RunConfig.__dataclass_fields__[name].default for name in DECISION}
+        return replace(self, **defaults)
+
     def to_dict(self) -> dict:
         """All fields, with the model's options complete: what a record stores and hashes."""
         return {**_values(self), "options": _values(self.model_config())}
@@ -179,6 +237,7 @@ def run(
     config: RunConfig,
     *,
     results: Path | str | None = None,
+    per_user: bool = False,
     callbacks: Sequence[Callable[[dict], None]] = (),
     progress: bool = True,
 ) -> Record:
@@ -187,7 +246,10 @@ def run(
     Args:
         config: what to run.
         results: the folder of the study, such as "results/first-grid"; an equal run found there is
-            returned, not repeated, and an interrupted one is resumed. None keeps nothing.
+            returned, not repeated, and an interrupted one is resumed. The trained weights stay
+            beside the record, so that a run which differs in its reranker only trains nothing. None
+            keeps nothing.
+        per_user: keep the test metrics USER_METRICS of every user, for paired tests.
         callbacks: called with each epoch's entry of the history.
         progress: show a progress bar on stderr.
 
@@ -198,9 +260,11 @@ def run(
     run_id = _results.run_id(settings)
     folder = Path(results) if results is not None else None
     dataset = _load(config)
-    if folder is not None and (found := _results.find(settings, folder)):
-        if found.provenance["data"] == dataset.fingerprint:  # a folder of one's own may change
-            return found
+    found = None if folder is None else _results.find(settings, folder)
+    if found and found.provenance["data"] != dataset.fingerprint:  # a folder of one's own changed
+        found = None
+    if found and (found.users or not per_user):
+        return found
 
     _check_candidates(config, dataset)
     device = choose_device(config.device)
@@ -210,25 +274,21 @@ def run(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
-    history = fit(
-        model,
-        _batches(config, dataset),
-        _objective(config),
-        config.fit_config(
-            checkpoint=folder / f"{run_id}.ckpt" if folder is not None else None,
-            checkpoint_key=f"{run_id} {dataset.fingerprint}",
-            progress=progress,
-        ),
-        regularizers=_regularizers(config, dataset),
-        validate=lambda model: evaluate(model, dataset, (config.k,), "valid")[0],
-        callbacks=callbacks,
-    )
+    history, commit = _fit(config, model, dataset, folder, callbacks, progress)
     trained = time.perf_counter()
     metrics, lists = {}, {}
     for on in ("valid", "test"):
         lists[on] = _lists(config, model, dataset, on)
         metrics[on] = evaluate_lists(lists[on], dataset, (config.k,), on)
     evaluated = time.perf_counter()
+    users = {}
+    if per_user:
+        of_users = user_metrics(lists["test"], dataset, (config.k,), "test")
+        users = {name: of_users[name].cpu().numpy() for name in _kept(of_users)}
+    law, law_UC = _law(config, model, dataset)
+    arrays = {"top_UK": lists["test"].cpu().numpy()}
+    if law_UC is not None:
+        arrays["law_UC"] = law_UC.cpu().numpy()
 
     epochs = sum(entry["epoch"] > 0 for entry in history)
     record = Record(
@@ -237,6 +297,8 @@ def run(
         study=folder.name if folder is not None else "",
         valid=metrics["valid"],
         test=metrics["test"],
+        law=law,
+        users=users,
         history=history,
         cost={
             "seconds": trained - start,
@@ -247,11 +309,56 @@ def run(
             "epochs": epochs,
         },
         provenance=_results.provenance(device=device, data=dataset.fingerprint, seed=config.seed),
-        arrays=_arrays(config, model, dataset, lists["test"]),
+        arrays=arrays,
     )
+    if commit is not None:
+        record.provenance["trained"] = commit
+    if found:  # it lacked only the values of single users
+        record.history, record.cost = found.history, found.cost
     if folder is not None:
         _results.write(record, folder)
     return record
+
+
+def _kept(values: Mapping) -> list[str]:
+    return [name for name in values if name.split("@")[0] in USER_METRICS]
+
+
+def _fit(
+    config: RunConfig, model, dataset, folder: Path | None, callbacks, progress
+) -> tuple[list[dict], str | None]:
+    """Train the model, or take the weights that an earlier run with this training left.
+
+    Returns:
+        The history, and None; or [], and the commit at which the weights were trained.
+    """
+    training_id = _results.run_id(config.training().to_dict())
+    key = f"{training_id} {dataset.fingerprint}"
+    device = dataset.train.user.device
+    weights = None if folder is None else folder / f"{training_id}.weights"
+    if weights is not None and weights.exists():
+        saved = torch.load(weights, map_location=device, weights_only=True)
+        if saved["key"] == key:
+            model.to(device).load_state_dict(saved["model"])
+            model.eval()
+            return [], saved["commit"]
+    history = fit(
+        model,
+        _batches(config, dataset),
+        _objective(config, dataset),
+        config.fit_config(
+            checkpoint=folder / f"{training_id}.ckpt" if folder is not None else None,
+            checkpoint_key=key,
+            progress=progress,
+        ),
+        regularizers=_regularizers(config, dataset),
+        validate=lambda model: evaluate(model, dataset, (config.k,), "valid")[0],
+        callbacks=callbacks,
+    )
+    if weights is not None and not model.closed_form:
+        state = {"key": key, "model": model.state_dict(), "commit": _results.commit()}
+        _results.save_tensors(state, weights)
+    return history, None
 
 
 def _values(config) -> dict:
@@ -282,7 +389,7 @@ def _load(config: RunConfig):
 
 
 def _batches(config: RunConfig, dataset):
-    if config.loss == "softmax":
+    if config.loss in ("softmax", "own"):
         return UserBatches(dataset.train, config.batch_size, config.seed)
     return PairBatches(
         dataset.train,
@@ -293,15 +400,22 @@ def _batches(config: RunConfig, dataset):
     )
 
 
-def _objective(config: RunConfig) -> Objective:
+def _objective(config: RunConfig, dataset) -> Objective:
+    def softmax(output, batch):
+        law = output.distribution.with_temperature(config.temperature)
+        if config.layer_alpha:
+            interest_BC = dataset.interest_UC[batch.user]
+            alpha = config.layer_alpha * config.temperature  # nats of score -> units of score
+            law = rerank.tilted(law, interest_BC, dataset.category_NC, alpha=alpha)
+        return losses.softmax(law, output.target)
+
     functions = {
-        "softmax": lambda output, batch: losses.softmax(
-            output.distribution.with_temperature(config.temperature), output.target
-        ),
+        "softmax": softmax,
         "bpr": lambda output, batch: losses.bpr(output.logits[:, 0], output.logits[:, 1:]),
         "sampled_softmax": lambda output, batch: losses.sampled_softmax(
             output.logits, batch.log_q, config.temperature
         ),
+        "own": lambda output, batch: batch.user.new_zeros((), dtype=torch.float32),
     }
     return Objective(config.loss, functions[config.loss])
 
@@ -330,7 +444,7 @@ def _regularizers(config: RunConfig, dataset) -> dict[str, Regularizer]:
 
 def _check_candidates(config: RunConfig, dataset) -> None:
     """Before anything is trained: the reranker must have its candidates for every user."""
-    if config.reranker == "none":
+    if config.reranker in ("none", "tilt"):
         return
     left_U = dataset.num_items - dataset.train.user_counts - dataset.valid.user_counts
     if int(left_U.min()) < config.candidates:
@@ -341,39 +455,65 @@ def _check_candidates(config: RunConfig, dataset) -> None:
 
 
 @torch.no_grad()
-def _lists(config: RunConfig, model, dataset, on: str):
+def _lists(config: RunConfig, model, dataset, on: str) -> Tensor:
     """(U, k) lists, reranked where the configuration says so."""
     if config.reranker == "none":
         return recommend(model, dataset, config.k, on)
-    candidate_UM = recommend(model, dataset, config.candidates, on)
-    lists = []
-    for user_B, score_BN in score_blocks(model, dataset.train.history_UT, dataset.num_items):
-        item_BM = candidate_UM[user_B]
-        lists.append(
-            rerank.steck(
-                score_BN.gather(1, item_BM) / config.temperature,
-                item_BM,
-                dataset.interest_UC[user_B],
-                dataset.category_NC,
-                k=config.k,
-                trade_off=config.trade_off,
-            )
+    taken_UT = taken_items(dataset, on)
+    top_UK = torch.empty_like(taken_UT[:, :1]).repeat(1, config.k)
+    for user_B, score_BN in untaken_scores(model, dataset, on):
+        temperature = config.temperature
+        if config.rerank_perplexity is not None:
+            finite_BN = score_BN.masked_fill(score_BN == -torch.inf, 0.0)
+            law = ItemDistribution.from_logits(finite_BN, exclude_BT=taken_UT[user_B])
+            temperature = law.at_perplexity(config.rerank_perplexity).temperature[:, None]
+        top_UK[user_B] = _reranked(
+            config, score_BN / temperature, dataset.interest_UC[user_B], dataset.category_NC
         )
-    return torch.cat(lists)
+    return top_UK
+
+
+def _reranked(config: RunConfig, score_BN, interest_BC, category_NC) -> Tensor:
+    """(B, k) lists from scores in nats, -inf at the items taken."""
+    if config.reranker.startswith("tilt"):
+        tilt = rerank.tilt(
+            score_BN, interest_BC, category_NC, alpha=config.tilt_alpha, temperature=1.0
+        )
+        if config.reranker == "tilt":
+            return tilt.top(config.k)
+        score_BN = tilt.score_BN
+    score_BM, item_BM = score_BN.topk(config.candidates, dim=1)
+    settings = {"k": config.k, "trade_off": config.trade_off}
+    if config.reranker == "decaying_attention":
+        return rerank.decaying_attention(
+            score_BM, item_BM, interest_BC, category_NC, decay=config.decay, **settings
+        )
+    return rerank.steck(score_BM, item_BM, interest_BC, category_NC, **settings)
 
 
 @torch.no_grad()
-def _arrays(config: RunConfig, model, dataset, top_UK) -> dict:
-    """The lists, and Q_u over categories where the data set has them."""
-    arrays = {"top_UK": top_UK.cpu().numpy()}
-    if dataset.category_NC is not None:
-        rows = []
-        for user_B in torch.arange(dataset.num_users, device=top_UK.device).split(1024):
-            batch = Query(user_B, dataset.train.history_UT[user_B])
-            law = model.law(batch).with_temperature(config.temperature)
-            rows.append(law.mean(dataset.category_NC))
-        arrays["law_UC"] = torch.cat(rows).cpu().numpy()
-    return arrays
+def _law(config: RunConfig, model, dataset) -> tuple[dict[str, float], Tensor | None]:
+    """The figures of ``Record.law``, and Q_u over categories (U, C), None without categories."""
+    parts = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
+    sums = dict.fromkeys([f"nll_{name}" for name in parts] + ["entropy", "category_kl"], 0.0)
+    law_UC = []
+    for user_B in torch.arange(dataset.num_users, device=dataset.train.user.device).split(1024):
+        law = model.law(Query(user_B, dataset.train.history_UT[user_B]))
+        law = law.with_temperature(config.temperature)
+        if dataset.category_NC is not None:
+            law_BC = law.mean(dataset.category_NC)
+            law_UC.append(law_BC)
+            sums["category_kl"] += float(kl(dataset.interest_UC[user_B], law_BC).sum())
+        sums["entropy"] += float(law.entropy().sum())
+        for name, part in parts.items():
+            sums[f"nll_{name}"] -= float(law.log_prob(part.history_UT[user_B]).sum())
+    means = {
+        name: value / (len(parts[name[4:]]) if name.startswith("nll") else dataset.num_users)
+        for name, value in sums.items()
+    }
+    if not law_UC:
+        del means["category_kl"]
+    return means, torch.cat(law_UC) if law_UC else None
 
 
 def _peak_memory_mib(device: torch.device) -> float:

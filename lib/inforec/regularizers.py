@@ -1,16 +1,21 @@
-"""The information-theoretic terms: functions of Q_u that return (B,) nats, one value a row.
+"""The information-theoretic terms: of the law Q_u, (B,) nats a row, and of the vectors behind it.
 
-Weights and means stay outside. All of them need the law over the whole catalogue: over sampled
-candidates a softmax is not p(i | u), so an incomplete distribution is refused.
+Weights and means stay outside. The terms of Q_u need the law over the whole catalogue: over sampled
+candidates a softmax is not p(i | u), so an incomplete distribution is refused. The terms of the
+vectors (alignment, uniformity, the rate of a Gaussian code) need no law.
 
-Shape letters: B rows (users), N items, C categories, T items of a padded table.
+Shape letters: B rows (users), N items, D embedding size, C categories, T items of a padded table.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from inforec.checks import require_number
 from inforec.distribution import ItemDistribution
 
 
@@ -64,6 +69,110 @@ def category_entropy(distribution: ItemDistribution, category_NC: Tensor) -> Ten
     law_BC = distribution.mean(category_NC)
     safe_BC = torch.where(law_BC > 0, law_BC, 1.0)  # a category that underflows has no gradient
     return -(law_BC * safe_BC.log()).sum(1)
+
+
+def bidirectional_kl(first: ItemDistribution, second: ItemDistribution) -> Tensor:
+    """(B,) (KL(Q1 || Q2) + KL(Q2 || Q1)) / 2 over items, nats: two views of a user should agree.
+
+    Blin (Bai, Wang and He 2024, Mathematics 12(15):2391, section 3.5) adds a bidirectional KL
+    between the laws of two differently padded sequences of a user. Here it has the form of R-Drop
+    (Liang et al. 2021), the mean of the two directions, between any two laws over the same items.
+    It is not bounded, unlike the Jensen-Shannon divergence.
+
+    KL(Q1 || Q2) = lse2 - lse1 + E_Q1[s1 - s2] with s the scores over the temperature; in the sum of
+    both directions the log-sum-exps cancel, and (E_Q1[s1 - s2] + E_Q2[s2 - s1]) / 2 is left. Two
+    laws from embeddings need one pass each over the catalogue, never a (B, N) matrix.
+
+    Args:
+        first: Q1 over the N items.
+        second: Q2 over the same items, built in the same way, with the same items excluded.
+
+    Raises:
+        ValueError: if the laws differ in rows, items, excluded items (a KL would be infinite) or in
+            what they were built from, or cover only sampled candidates.
+    """
+    _require_complete(first)
+    _require_complete(second)
+    own_first_B, cross_first_B = first.mean_scores(first, second).unbind(1)
+    cross_second_B, own_second_B = second.mean_scores(first, second).unbind(1)
+    if not first.same_support(second):
+        raise ValueError(
+            "first and second exclude different items: expected the same, because the KL from a "
+            "law to one that lacks some of its items is infinite"
+        )
+    return ((own_first_B - cross_first_B) + (own_second_B - cross_second_B)) / 2
+
+
+def gaussian_rate(mean_BD: Tensor, log_variance_BD: Tensor) -> Tensor:
+    """(B,) KL(N(m, diag s^2) || N(0, I)) in nats: the rate of a Gaussian code.
+
+    sum_d (m_d^2 + s_d^2 - 1 - log s_d^2) / 2 (Kingma and Welling 2014, appendix B). Its mean over
+    the users bounds the information that their codes hold from above: the rate of the variational
+    information bottleneck (Alemi et al. 2017, equation 17).
+
+    Args:
+        mean_BD: (B, D) m.
+        log_variance_BD: (B, D) log s^2.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    _require_same_shape(mean_BD=mean_BD, log_variance_BD=log_variance_BD)
+    # expm1 keeps the digits near s = 1, where e^v - 1 - v vanishes.
+    return (mean_BD.square() + torch.expm1(log_variance_BD) - log_variance_BD).sum(1) / 2
+
+
+def alignment(query_BD: Tensor, key_BD: Tensor) -> Tensor:
+    """(B,) |x / |x| - y / |y||^2 = 2 - 2 cos(x, y), from 0 to 4: how far a pair is apart.
+
+    The alignment loss of Wang and Isola (2020) with the power 2, before the mean.
+
+    Args:
+        query_BD: (B, D) one side of the pairs; only its directions count.
+        key_BD: (B, D) the other side.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    _require_same_shape(query_BD=query_BD, key_BD=key_BD)
+    return (F.normalize(query_BD, dim=1) - F.normalize(key_BD, dim=1)).square().sum(1)
+
+
+def uniformity(x_BD: Tensor, t: float = 2.0) -> Tensor:
+    """log of the mean over pairs b != c of exp(-t |x_b / |x_b| - x_c / |x_c||^2), from -4t to 0.
+
+    The uniformity loss of Wang and Isola (2020); lower is more evenly spread over the sphere. A
+    batch of one has no pairs; its value is 0, as if it met itself.
+
+    Args:
+        x_BD: (B, D) vectors; only their directions count.
+        t: how local the term is: the inverse squared width of the kernel.
+
+    Raises:
+        ValueError: if ``x_BD`` has no rows or is not a matrix, or t is not positive.
+    """
+    if x_BD.ndim != 2 or len(x_BD) == 0:
+        raise ValueError(
+            f"x_BD has the shape {tuple(x_BD.shape)}: expected (B, D), with at least one row"
+        )
+    require_number("t", t, above=0)
+    num_rows = len(x_BD)
+    if num_rows == 1:
+        return 0.0 * x_BD.sum()
+    x_BD = F.normalize(x_BD, dim=1)
+    log_kernel_BB = 2 * t * (x_BD @ x_BD.T - 1)  # |x - y|^2 = 2 - 2 cos
+    hidden_BB = torch.eye(num_rows, dtype=torch.bool, device=x_BD.device)
+    log_kernel_BB = log_kernel_BB.masked_fill(hidden_BB, -torch.inf)
+    return log_kernel_BB.flatten().logsumexp(0) - math.log(num_rows * (num_rows - 1))
+
+
+def _require_same_shape(**tensors: Tensor) -> None:
+    (left, left_BD), (right, right_BD) = tensors.items()
+    if left_BD.ndim != 2 or left_BD.shape != right_BD.shape:
+        raise ValueError(
+            f"{left} has the shape {tuple(left_BD.shape)} and {right} {tuple(right_BD.shape)}: "
+            "expected (B, D) twice"
+        )
 
 
 def _require_complete(distribution: ItemDistribution) -> None:

@@ -35,10 +35,17 @@ class Record:
         study: the folder the record belongs to.
         valid: validation metrics of the chosen model, by ``name@K``.
         test: its test metrics.
-        history: one entry an epoch (:func:`inforec.train.fit`).
+        law: what the law says over all items, at the run's temperature, in nats: ``nll_train``,
+            ``nll_valid`` and ``nll_test`` (mean of -log Q_u(i+) over the interactions),
+            ``entropy`` (mean over users) and, where there are categories, ``category_kl``.
+        users: metrics of single users on the test split, (U,) each, NaN where undefined; kept for
+            the runs that a paired test compares.
+        history: one entry an epoch (:func:`inforec.train.fit`); empty where the trained model was
+            found beside the record of an earlier run.
         cost: seconds (since the start, or since the run was resumed), seconds_per_epoch,
             seconds_evaluation, peak_memory_mib (on the CPU: of the process), parameters, epochs.
-        provenance: commit, dirty, date, versions, device, threads, data hash, seed.
+        provenance: commit, dirty, date, versions, device, threads, data hash, seed; ``trained``,
+            the commit at which the weights were trained, where they were found.
         arrays: ``top_UK``, the lists on the test split, and ``law_UC``, Q_u over categories. They
             are kept in a file beside the record, which is not committed.
         found: whether the record was found rather than made by this call.
@@ -52,6 +59,8 @@ class Record:
     history: list[dict]
     cost: dict[str, float]
     provenance: dict
+    law: dict[str, float] = field(default_factory=dict)
+    users: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     arrays: dict[str, np.ndarray] | None = field(default=None, repr=False)
     found: bool = field(default=False, repr=False)
 
@@ -95,14 +104,26 @@ def write(record: Record, folder: Path | str) -> Path:
     path = folder / f"{record.run_id}.json"
     body = {
         name: getattr(record, name)
-        for name in ("run_id", "study", "config", "valid", "test", "cost", "provenance", "history")
+        for name in ("run_id", "study", "config", "valid", "test", "law", "cost", "provenance")
     }
+    # Thousands of numbers: one string a metric, not one line a user.
+    body["users"] = {
+        name: " ".join(f"{value:.4f}" for value in values) for name, values in record.users.items()
+    }
+    body["history"] = record.history
     with _Replacing(path) as temporary:
         Path(temporary).write_text(json.dumps(_nan_to_null(body), indent=1, allow_nan=False) + "\n")
         if record.arrays is not None:
             with _Replacing(path.with_suffix(".npz")) as beside, open(beside, "wb") as file:
                 np.savez_compressed(file, **record.arrays)
     return path
+
+
+def save_tensors(state: dict, path: Path) -> None:
+    """torch.save to a whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _Replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 def read(path: Path | str) -> Record:
@@ -115,10 +136,13 @@ def read(path: Path | str) -> Record:
     try:
         body = json.loads(path.read_text())
         validations = [entry["valid"] for entry in body["history"] if "valid" in entry]
-        for metrics in (body["valid"], body["test"], *validations):
+        for metrics in (body["valid"], body["test"], body.get("law", {}), *validations):
             metrics |= {name: math.nan for name, value in metrics.items() if value is None}
         record = Record(**body)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        record.users = {
+            name: np.array(text.split(), dtype=float) for name, text in record.users.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a record of inforec: {error}") from error
     arrays = path.with_suffix(".npz")
     if arrays.exists():
@@ -231,7 +255,7 @@ def provenance(*, device: torch.device, data: str, seed: int) -> dict:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", "lib")
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit(),
         "dirty": None if changes is None else bool(changes),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
@@ -245,6 +269,11 @@ def provenance(*, device: torch.device, data: str, seed: int) -> dict:
         "data": data,
         "seed": seed,
     }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package lies in; None without git or checkout."""
+    return _git("rev-parse", "HEAD")
 
 
 class _Replacing:

@@ -8,7 +8,7 @@ at numbers beside the library's tensors.
 >>> gradient(softmax_loss(score, 0), score)[1]
 exp(s_1)/(exp(s_0) + exp(s_1) + exp(s_2))
 
-Letters: n items, C categories.
+Letters: n items, C categories, B rows of a batch.
 """
 
 from __future__ import annotations
@@ -87,6 +87,92 @@ def category_kl(score: Sequence, p: Sequence, weight: sp.ImmutableMatrix, temper
 def bpr(score: Sequence, positive: int, negative: int) -> sp.Expr:
     """-log sigmoid(s_positive - s_negative)."""
     return sp.log(1 + sp.exp(score[negative] - score[positive]))
+
+
+def info_nce(similarity: sp.ImmutableMatrix, temperature=1, *, two_sided=False) -> sp.Expr:
+    """InfoNCE of a (B, B) matrix of similarities: the mean over rows of -log softmax_b.
+
+    Two-sided, its mean with the same of the transposed matrix.
+    """
+    if two_sided:
+        return (info_nce(similarity, temperature) + info_nce(similarity.T, temperature)) / 2
+    rows = range(similarity.rows)
+    return sum(softmax_loss(list(similarity.row(b)), b, temperature) for b in rows) / len(rows)
+
+
+def f_generator(divergence: str, u) -> sp.Expr:
+    """The convex f with f(1) = 0 whose f-divergence is "kl", Pearson's "chi2", or "js" twice."""
+    return {
+        "kl": u * sp.log(u),
+        "chi2": (u - 1) ** 2,
+        "js": u * sp.log(u) - (u + 1) * sp.log((u + 1) / 2),
+    }[divergence]
+
+
+def f_conjugate(divergence: str, t) -> sp.Expr:
+    """f*(t) = sup_u (t u - f(u)), the convex conjugate of :func:`f_generator`."""
+    return {
+        "kl": sp.exp(t - 1),
+        "chi2": t + t**2 / 4,
+        "js": -sp.log(2 - sp.exp(t)),
+    }[divergence]
+
+
+def f_micl(query: sp.ImmutableMatrix, key: sp.ImmutableMatrix, divergence: str, sigma) -> sp.Expr:
+    """-E_pos[f'(u)] + E_neg[f*(f'(u))] of the rows of two matrices, u the Gaussian kernel.
+
+    The rows are taken as they are: unit vectors, where the paper's sphere is meant.
+    """
+    size = query.rows
+    u = sp.Symbol("u", positive=True)
+    slope = sp.diff(f_generator(divergence, u), u)
+
+    def similarity(b, c):
+        kernel = sp.exp(-squared_distance(query.row(b), key.row(c)) / (2 * sigma**2))
+        return slope.subs(u, kernel)
+
+    pairs = [(b, c) for b in range(size) for c in range(size) if b != c]
+    negative = sum(f_conjugate(divergence, similarity(b, c)) for b, c in pairs) / len(pairs)
+    return negative - sum(similarity(b, b) for b in range(size)) / size
+
+
+def contrastive_margin(query: sp.ImmutableMatrix, key: sp.ImmutableMatrix, margin) -> sp.Expr:
+    """mean_b d_bb^2 + mean_(b != c) max(0, margin - d_bc)^2, d the distance of two rows."""
+    size = query.rows
+    square = [
+        [squared_distance(query.row(b), key.row(c)) for c in range(size)] for b in range(size)
+    ]
+    pairs = [(b, c) for b in range(size) for c in range(size) if b != c]
+    negative = sum(sp.Max(0, margin - sp.sqrt(square[b][c])) ** 2 for b, c in pairs) / len(pairs)
+    return sum(square[b][b] for b in range(size)) / size + negative
+
+
+def squared_distance(x: Sequence, y: Sequence) -> sp.Expr:
+    """|x - y|^2."""
+    return sum((a - b) ** 2 for a, b in zip(x, y, strict=True))
+
+
+def unit(x: Sequence) -> list[sp.Expr]:
+    """x / |x|."""
+    norm = sp.sqrt(sum(a**2 for a in x))
+    return [a / norm for a in x]
+
+
+def alignment(x: Sequence, y: Sequence) -> sp.Expr:
+    """|x / |x| - y / |y||^2."""
+    return squared_distance(unit(x), unit(y))
+
+
+def uniformity(x: sp.ImmutableMatrix, t=2) -> sp.Expr:
+    """log of the mean over pairs of rows of exp(-t times their alignment)."""
+    pairs = [(b, c) for b in range(x.rows) for c in range(b)]
+    return sp.log(sum(sp.exp(-t * alignment(x.row(b), x.row(c))) for b, c in pairs) / len(pairs))
+
+
+def gaussian_rate(mean: Sequence, log_variance: Sequence) -> sp.Expr:
+    """KL(N(m, diag e^v) || N(0, I)) = sum_d (m_d^2 + e^(v_d) - 1 - v_d) / 2."""
+    pairs = zip(mean, log_variance, strict=True)
+    return sum((m**2 + sp.exp(v) - 1 - v) / 2 for m, v in pairs)
 
 
 def gradient(expression: sp.Expr, score: Sequence[sp.Symbol]) -> list[sp.Expr]:

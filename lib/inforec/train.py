@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import pickle
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from inforec.checks import require_choice, require_number
 from inforec.models.base import Recommender
+from inforec.results import save_tensors
 from inforec.types import Batch, Output
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -295,7 +294,6 @@ class _State:
         path = self.config.checkpoint
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "key": self.config.checkpoint_key,
             "model": self.model.state_dict(),
@@ -306,12 +304,4 @@ class _State:
             "best_value": self.best_value,
             "history": self.history,
         }
-        # Written beside the target and renamed, so that a killed run leaves the last whole state.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        os.close(handle)
-        try:
-            torch.save(state, temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        save_tensors(state, path)

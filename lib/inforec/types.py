@@ -118,6 +118,16 @@ class Batch(Query):
     fields: dict[str, Tensor] | None = None
     triples: Tensor | None = None
 
+    def positives(self) -> Tensor:
+        """(X,) int64: the distinct positive items of the batch, ascending.
+
+        They are the items at ``target`` where ``items`` is given, else all of ``target``.
+        """
+        item = self.target
+        if self.items is not None:
+            item = self.items.gather(1, self.target[:, None])
+        return torch.unique(item[item != PAD])
+
 
 @dataclass
 class Output:

@@ -1,8 +1,10 @@
 """The real data sets: counts, sources that agree, and the published splits."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -73,9 +75,11 @@ def test_movielens_100k_in_time(split):
 
 
 def _local(name):
-    roots = [root for root in os.environ.get("INFOREC_DATA", "").split(os.pathsep) if root]
-    if not any((Path(root) / name).is_dir() for root in roots):
-        pytest.skip(f"{name} is in no folder on INFOREC_DATA")
+    """The folder of that name on INFOREC_DATA; skips where there is none."""
+    for root in filter(None, os.environ.get("INFOREC_DATA", "").split(os.pathsep)):
+        if (Path(root) / name).is_dir():
+            return Path(root) / name
+    return pytest.skip(f"{name} is in no folder on INFOREC_DATA")
 
 
 @pytest.mark.data
@@ -118,3 +122,70 @@ def test_movielens_1m_has_positions_for_a_clock(tmp_path, monkeypatch):
     assert int(dataset.test.time.sum() + 6040) == 1_000_209  # the last place of n is n - 1
     with pytest.raises(ValueError, match="'temporal' needs a column 'timestamp'"):
         load(fetch("ml-1m"), split="temporal")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "dropped", "repeats", "moved", "attributes", "bare"),
+    [("seq-beauty", 0, 0, 0, 61, 0), ("seq-yelp", 80, 2027, 1405, 88, 50)],
+)
+def test_sequences_against_the_raw_files(
+    name, dropped, repeats, moved, attributes, bare, tmp_path, monkeypatch
+):
+    folder = _local(name)
+    monkeypatch.setenv("INFOREC_CACHE", str(tmp_path))
+    dataset = load(name, split="leave_one_out", min_interactions=3)
+    seen, whole = {}, {}
+    rows = pq.read_table(folder / "sequences.parquet").sort_by("pos").to_pydict()
+    for user, item in zip(rows["user"], rows["item"], strict=True):
+        seen.setdefault(user, {})[item] = None  # a dict keeps the place of the first
+        whole.setdefault(user, []).append(item)
+    counts = CATALOG[name].counts
+    assert len(seen) == counts["users"] == dataset.num_users + dropped
+    assert sum(map(len, seen.values())) == counts["interactions"]
+    # What the chapter says of the published last item: seen before, or no longer the last.
+    assert sum(items[-1] in items[:-1] for items in whole.values()) == repeats
+    assert sum(whole[user][-1] != [*seen[user]][-1] for user in seen) == moved
+
+    train, item_ids = dataset.train.item.tolist(), dataset.item_ids
+    held = zip(dataset.valid.item.tolist(), dataset.test.item.tolist(), strict=True)
+    start = 0
+    for user, (valid, test) in zip(dataset.user_ids, held, strict=True):
+        *before, last_but_one, last = seen[user]
+        assert (item_ids[valid], item_ids[test]) == (last_but_one, last)
+        assert {item_ids[i] for i in train[start : start + len(before)]} == set(before)
+        start += len(before)
+    assert start == len(train) and dataset.clock == "position"
+
+    carriers, given = Counter(), {}
+    pairs = pq.read_table(folder / "item_attributes.parquet").to_pydict()
+    for item, attribute in zip(pairs["item"], pairs["attribute"], strict=True):
+        carriers[attribute] += 1
+        given.setdefault(item, []).append(attribute)
+    names, found = dataset.category_names, 0
+    for item, row_C in zip(item_ids, dataset.category_NC.numpy(), strict=True):
+        frequent = [a for a in given.get(item, ()) if carriers[a] >= counts["items"] / 100]
+        expected = {f"attribute {a}" for a in frequent} or {"unknown"}
+        assert {names[c] for c in row_C.nonzero()[0]} == expected
+        found += "unknown" in expected
+    assert found == bare and len(set(names) - {"unknown"}) == attributes
+    assert dataset.category_kind == "attributes"
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("seq-beauty", (22_363, 12_101, 153_776, 22_363, 22_363)),
+        ("seq-yelp", (29_061, 20_017, 241_306, 29_061, 29_061)),
+    ],
+)
+def test_sequences_as_the_study_uses_them(name, sizes, tmp_path, monkeypatch):
+    _local(name)
+    monkeypatch.setenv("INFOREC_CACHE", str(tmp_path))
+    dataset = load(name, split="leave_one_out")
+    sets = (dataset.train, dataset.valid, dataset.test)
+    assert (dataset.num_users, dataset.num_items, *map(len, sets)) == sizes
+    again = load(name, split="random")
+    assert sum(map(len, sets)) == len(again.train) + len(again.valid) + len(again.test)
+    assert torch.allclose(dataset.interest_UC.sum(1), torch.ones(dataset.num_users), atol=1e-5)

@@ -21,6 +21,11 @@ PERSONAL = [name for name in MODELS if name != "popularity"]  # one list for eve
 SMALL = {
     "mf": {"dim": 4},
     "lightgcn": {"dim": 4, "layers": 2},
+    "sgl": {"dim": 4, "layers": 2},
+    "simgcl": {"dim": 4, "layers": 2, "weight": 0.1},
+    "xsimgcl": {"dim": 4, "layers": 2, "weight": 0.1},
+    "directau": {"dim": 4, "gamma": 0.2},
+    "cgi": {"dim": 4, "layers": 2},
     "ease": {"l2": 10.0},
     "itemknn": {"neighbours": 5},
 }
@@ -31,6 +36,29 @@ BAD_OPTIONS = [
     ("lightgcn", "dim", -1),
     ("lightgcn", "layers", -1),
     ("lightgcn", "layers", 1.5),
+    ("lightgcn", "cosine", 1),
+    ("mf", "cosine", "no"),
+    ("sgl", "layers", -1),
+    ("sgl", "augmentation", "node-drop"),
+    ("sgl", "ratio", 1.5),
+    ("sgl", "ratio", -0.1),
+    ("sgl", "weight", -1.0),
+    ("sgl", "temperature", 0.0),
+    ("simgcl", "layers", 0),
+    ("simgcl", "eps", -0.1),
+    ("simgcl", "temperature", -1),
+    ("xsimgcl", "contrast_layer", 0),
+    ("xsimgcl", "contrast_layer", 4),
+    ("xsimgcl", "weight", float("inf")),
+    ("directau", "gamma", -1),
+    ("directau", "weight", -1),
+    ("directau", "layers", -1),
+    ("cgi", "layers", 0),
+    ("cgi", "gate_temperature", 0.0),
+    ("cgi", "walk", -1),
+    ("cgi", "walk", 2.5),
+    ("cgi", "rank_weight", -1.0),
+    ("cgi", "rank_temperature", 0),
     ("ease", "l2", 0),
     ("ease", "l2", float("nan")),
     ("itemknn", "neighbours", 0),
@@ -159,5 +187,7 @@ def test_an_unknown_option_is_an_error_and_options_are_frozen(name):
 
 
 def test_the_registry_names_every_family_once():
-    assert {"popularity", "itemknn", "ease", "mf", "lightgcn"} <= set(REGISTRY)
+    collaborative, graph = {"popularity", "itemknn", "ease", "mf"}, {"lightgcn"}
+    contrastive = {"sgl", "simgcl", "xsimgcl", "directau", "cgi"}
+    assert collaborative | graph | contrastive <= set(REGISTRY)
     assert len(set(REGISTRY.values())) == len(REGISTRY)

@@ -66,10 +66,17 @@ _MOVIELENS = (
     "permission; cite Harper and Konstan (2015)."
 )
 _AMAZON = "Amazon reviews 2014, J. McAuley (UCSD): research use, no explicit licence."
+_YELP = "Yelp Dataset Terms of Use: academic and non-commercial use, redistribution restricted."
 _IRB = "https://github.com/Tiny-Snow/IR-Benchmark-Dataset"
 _IRB_TEXT = (
     "IR-Benchmark form, 10-core, with the split that the softmax-loss papers PSL and SL@K report "
     "on. There is no validation set: part of the training data is held out."
+)
+
+_S3REC_TEXT = (
+    " 5-core, in the order of time, in the files of S3-Rec that CL4SRec and DuoRec use too. An "
+    "item's categories are its attributes, which have numbers and no names; those that fewer than "
+    "one item in a hundred carries are left out."
 )
 
 
@@ -92,6 +99,24 @@ def _given(name, title, licence, publisher, files, counts, text=_IRB_TEXT, **mor
             "test": test,
         },
         splits=("given", "random"),
+        **more,
+    )
+
+
+def _sequences(name, title, licence, files, counts, text, **more):
+    names = ("sequences.parquet", "item_attributes.parquet")
+    source = Source("local", "attributed_sequences", dict(zip(names, files, strict=True)))
+    return Entry(
+        name=name,
+        title=title,
+        description=text + _S3REC_TEXT,
+        licence=licence,
+        publisher="https://github.com/RUCAIBox/CIKM2020-S3Rec",
+        sources=(source,),
+        counts=dict(zip(("users", "items", "interactions"), counts, strict=True)),
+        splits=("leave_one_out", "random"),
+        side=("attributes",),
+        category_kind="attributes",
         **more,
     )
 
@@ -304,10 +329,38 @@ _ENTRIES = (
         ),
         (26_968, 18_563, 599_903, 163_054),
     ),
+    _sequences(
+        "seq-beauty",
+        "Amazon Beauty 2014, S3-Rec sequences with item attributes",
+        _AMAZON,
+        (
+            "a248efea3e3f590be299fd6e9b5e74b87f30e43434f021750dcf3d9c45d5b47a",
+            "f6adafcaec9fd7e9f5bac3d9f91935ca5fe315dfdc89ca7a77d01ff323260a59",
+        ),
+        (22_363, 12_101, 198_502),
+        "Beauty products that users reviewed, one after the other.",
+        notes=("Categories and brands are numbered together: nothing says which is which.",),
+    ),
+    _sequences(
+        "seq-yelp",
+        "Yelp 2019, S3-Rec sequences with item attributes",
+        _YELP,
+        (
+            "52980b31bf31318e5172f9711b4e59e337cf981b42be5bb42e9a412fddb788a8",
+            "0550fa5a293eb15721e97bf5c26dd3686877de862edb10c5f3cccefc4ade56b8",
+        ),
+        (30_431, 20_033, 304_524),
+        "Businesses that users reviewed in 2019, one after the other. Of a user's several reviews "
+        "of one business the first is kept.",
+        notes=(
+            "The published files have 316,354 rows, of which 11,830 repeat a user and a business. "
+            "Without them 1,370 users have fewer than five interactions.",
+        ),
+    ),
     _given(
         "yelp2018",
         "Yelp2018, LightGCN / SGL / SimGCL split",
-        "Yelp Dataset Terms of Use: academic and non-commercial use, redistribution restricted.",
+        _YELP,
         "https://github.com/gusye1234/LightGCN-PyTorch",
         (
             "1c09758f6f4968d78bf0d4728ad70a01611228a43878cb5df6ddb2e6c699c1bb",

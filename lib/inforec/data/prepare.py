@@ -209,6 +209,42 @@ def given_split(folder: Path) -> Tables:
     }
 
 
+def attributed_sequences(folder: Path) -> Tables:
+    """Local folder with each user's items in order and the items' numbered attributes.
+
+    Of a repeated (user, item) pair the first row is kept, at its place: so whether a row is there
+    never depends on a later one. An item's categories are those of its attributes that at least
+    one item in a hundred carries; where it has none of them, the list is empty.
+    """
+    rows = _columns(
+        pq.read_table(folder / "sequences.parquet"), user="user", item="item", position="pos"
+    )
+    first = rows.group_by(["user", "item"], use_threads=False).aggregate([("position", "min")])
+    item = pc.unique(rows["item"]).sort()
+    pairs = _columns(
+        pq.read_table(folder / "item_attributes.parquet"), item="item", attribute="attribute"
+    )
+    carriers = pairs.group_by("attribute", use_threads=False).aggregate(
+        [("item", "count_distinct")]
+    )
+    frequent = carriers.filter(
+        pc.greater_equal(pc.multiply(carriers["item_count_distinct"], 100), len(item))
+    )["attribute"]
+    pairs = pairs.filter(pc.is_in(pairs["attribute"], value_set=frequent.combine_chunks()))
+    names: dict[int, list[str]] = {number: [] for number in item.to_pylist()}
+    for number, attribute in zip(*pairs.to_pydict().values(), strict=True):
+        names[number].append(f"attribute {attribute}")
+    return {
+        "interactions": _columns(first, user="user", item="item", position="position_min"),
+        "items": pa.table(
+            {
+                "item": item,
+                "categories": pa.array(map(sorted, names.values()), pa.list_(pa.string())),
+            }
+        ),
+    }
+
+
 ADAPTERS: dict[str, Callable[[Path], Tables]] = {
     adapter.__name__: adapter
     for adapter in (
@@ -218,6 +254,7 @@ ADAPTERS: dict[str, Callable[[Path], Tables]] = {
         movielens_1m_parquet,
         movielens_1m_grouplens,
         given_split,
+        attributed_sequences,
     )
 }
 

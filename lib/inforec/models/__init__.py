@@ -5,6 +5,11 @@ from inforec.models.collaborative.ease import EASE
 from inforec.models.collaborative.itemknn import ItemKNN
 from inforec.models.collaborative.mf import MF
 from inforec.models.collaborative.popularity import Popularity
+from inforec.models.contrastive.cgi import CGI
+from inforec.models.contrastive.directau import DirectAU
+from inforec.models.contrastive.sgl import SGL
+from inforec.models.contrastive.simgcl import SimGCL
+from inforec.models.contrastive.xsimgcl import XSimGCL
 from inforec.models.graph.lightgcn import LightGCN
 
 REGISTRY: dict[str, type[Recommender]] = {
@@ -15,6 +20,12 @@ REGISTRY: dict[str, type[Recommender]] = {
     "mf": MF,
     # graph
     "lightgcn": LightGCN,
+    # contrastive
+    "sgl": SGL,
+    "simgcl": SimGCL,
+    "xsimgcl": XSimGCL,
+    "directau": DirectAU,
+    "cgi": CGI,
 }
 
 __all__ = ["REGISTRY", "DotProduct", "Ranker", "Recommender"]

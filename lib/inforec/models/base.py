@@ -28,9 +28,11 @@ class Recommender(nn.Module):
 
     Attributes:
         closed_form: whether the model is solved in ``on_fit_start`` and has nothing to train.
+        own_loss: whether the model's ``aux`` terms are a whole objective, to be trained alone.
     """
 
     closed_form: ClassVar[bool] = False
+    own_loss: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config:
@@ -86,7 +88,10 @@ class DotProduct(Ranker):
         return ItemDistribution.from_embeddings(*self.embed(query))
 
     def forward(self, batch: Batch) -> Output:
-        query_BD, item_ND = self.embed(batch)
+        return self.answer(batch, *self.embed(batch))
+
+    def answer(self, batch: Batch, query_BD: Tensor, item_ND: Tensor) -> Output:
+        """What the model says about the batch, given its users' and all items' vectors."""
         logits_BK = None
         if batch.items is not None:
             logits_BK = torch.einsum("bd,bkd->bk", query_BD, F.embedding(batch.items, item_ND))

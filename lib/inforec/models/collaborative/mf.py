@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from inforec.checks import require_number
+from inforec.layers import unit
 from inforec.models.base import DotProduct
 from inforec.types import Interactions, Query
 
@@ -17,17 +18,22 @@ from inforec.types import Interactions, Query
 class MF(DotProduct):
     """s_ui = p_u . q_i. Koren, Bell and Volinsky (2009), equation 1, used for ranking.
 
+    With ``cosine`` the score is the cosine of the two vectors.
+
     Differences from the papers: no bias terms; the loss is chosen outside.
     """
 
     @dataclass(frozen=True)
     class Config:
-        """dim: embedding size D."""
+        """dim: embedding size D. cosine: score by the cosine instead of the dot product."""
 
         dim: int = 64
+        cosine: bool = False
 
         def __post_init__(self):
             require_number("dim", self.dim, at_least=1, integer=True)
+            if not isinstance(self.cosine, bool):
+                raise ValueError(f"cosine={self.cosine!r}: expected True or False")
 
     def __init__(self, train: Interactions, config: Config | None = None):
         super().__init__(train, config)
@@ -37,4 +43,5 @@ class MF(DotProduct):
         nn.init.normal_(self.item_ND.weight, std=0.1)
 
     def embed(self, query: Query) -> tuple[Tensor, Tensor]:
-        return self.user_UD(query.user), self.item_ND.weight
+        user_BD, item_ND = self.user_UD(query.user), self.item_ND.weight
+        return (unit(user_BD), unit(item_ND)) if self.config.cosine else (user_BD, item_ND)

@@ -5,6 +5,7 @@ Shape letters: B rows, U users, N items, V = U + N nodes, D embedding size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from inforec.checks import require_number
 from inforec.graph import normalised_adjacency, propagate
+from inforec.layers import unit
 from inforec.models.base import DotProduct
 from inforec.types import Interactions, Query
 
@@ -31,14 +33,23 @@ class LightGCN(DotProduct):
 
     @dataclass(frozen=True)
     class Config:
-        """dim: embedding size D. layers: propagation steps L (0 is matrix factorisation)."""
+        """What LightGCN needs to know.
+
+        Args:
+            dim: embedding size D.
+            layers: propagation steps L (0 is matrix factorisation).
+            cosine: score by the cosine instead of the dot product.
+        """
 
         dim: int = 64
         layers: int = 3
+        cosine: bool = False
 
         def __post_init__(self):
             require_number("dim", self.dim, at_least=1, integer=True)
             require_number("layers", self.layers, at_least=0, integer=True)
+            if not isinstance(self.cosine, bool):
+                raise ValueError(f"cosine={self.cosine!r}: expected True or False")
 
     def __init__(self, train: Interactions, config: Config | None = None):
         super().__init__(train, config)
@@ -48,12 +59,21 @@ class LightGCN(DotProduct):
 
     def propagated(self) -> Tensor:
         """(V, D): the mean over layers 0 .. L, users first."""
+        return self.mean_of_layers([self.adjacency_VV] * self.config.layers)
+
+    def mean_of_layers(self, adjacencies: Sequence[Tensor]) -> Tensor:
+        """(V, D): the mean of E^(0) and of each step along one (V, V) adjacency a layer."""
         layer_VD, total_VD = self.node_VD, self.node_VD
-        for _ in range(self.config.layers):
-            layer_VD = propagate(self.adjacency_VV, layer_VD)
+        for adjacency_VV in adjacencies:
+            layer_VD = propagate(adjacency_VV, layer_VD)
             total_VD = total_VD + layer_VD
-        return total_VD / (self.config.layers + 1)
+        return total_VD / (len(adjacencies) + 1)
 
     def embed(self, query: Query) -> tuple[Tensor, Tensor]:
-        user_UD, item_ND = self.propagated().split([self.num_users, self.num_items])
-        return F.embedding(query.user, user_UD), item_ND
+        return self.select(self.propagated(), query)
+
+    def select(self, node_VD: Tensor, query: Query) -> tuple[Tensor, Tensor]:
+        """((B, D), (N, D)): the query's users and all items among the nodes, ready to score."""
+        user_UD, item_ND = node_VD.split([self.num_users, self.num_items])
+        user_BD = F.embedding(query.user, user_UD)
+        return (unit(user_BD), unit(item_ND)) if self.config.cosine else (user_BD, item_ND)

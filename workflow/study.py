@@ -1,0 +1,202 @@
+"""The study: every method with one budget, on one data set, and what each reranker makes of it.
+
+    python workflow/study.py ml-100k [--jobs 2]
+
+Three stages, each reading the records of the one before:
+
+tune      validation ndcg@20 chooses among BUDGET settings a method (study NAME-tune)
+compare   the chosen settings with each seed (study NAME)
+decide    the rerankers on the chosen models, with each seed (study NAME)
+
+A plain method has its whole budget for its own hyper-parameters. With the terms (alpha, beta) or
+with the layer, the first two thirds are the same trials without them, and the last third searches
+their weights around the best of those: each row of a table has seen the same number of settings.
+Runs whose records exist are not repeated, so the command may be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from runs import Method, best, in_parallel, run_all, search
+
+from inforec.experiment import RunConfig
+from inforec.models import REGISTRY
+
+SOFTMAX = {
+    "learning_rate": (0.003, 0.05),
+    "weight_decay": (1e-6, 2e-4),
+    "temperature": (0.2, 1.5),
+}
+GRAPH = {**SOFTMAX, "options.layers": [2, 3, 4]}
+CONTRAST = {"options.weight": (0.003, 0.3), "options.temperature": (0.1, 0.5)}
+NOISE = {**CONTRAST, "options.eps": (0.03, 0.3)}
+
+METHODS = {
+    "popularity": Method({"model": "popularity"}),
+    "ItemKNN": Method(
+        {"model": "itemknn"},
+        {"options.neighbours": [20, 50, 100, 200, 400], "options.shrinkage": (1.0, 200.0)},
+    ),
+    "EASE": Method({"model": "ease"}, {"options.l2": (20.0, 4000.0)}),
+    "MF": Method({"model": "mf"}, SOFTMAX),
+    "LightGCN + BPR": Method(
+        {"model": "lightgcn", "loss": "bpr"},
+        {
+            "learning_rate": (0.002, 0.03),
+            "weight_decay": (1e-7, 1e-4),
+            "options.layers": [1, 2, 3, 4],
+        },
+    ),
+    "LightGCN": Method({"model": "lightgcn"}, GRAPH),
+    "SGL": Method(
+        {"model": "sgl"},
+        {
+            **GRAPH,
+            **CONTRAST,
+            "options.ratio": (0.05, 0.4),
+            "options.augmentation": ["edge_drop", "node_drop", "random_walk"],
+        },
+    ),
+    "SimGCL": Method({"model": "simgcl"}, {**GRAPH, **NOISE}),
+    "XSimGCL": Method({"model": "xsimgcl"}, {**GRAPH, **NOISE}),
+    # Its uniformity compares all pairs of a batch's positives, so that its batches are small.
+    "DirectAU": Method(
+        {"model": "directau", "loss": "own", "batch_size": 2048},
+        {
+            "learning_rate": (0.001, 0.02),
+            "weight_decay": (1e-7, 1e-4),
+            "options.gamma": (0.2, 5.0),
+            "options.layers": [0, 2, 3],
+        },
+    ),
+    "CGI": Method({"model": "cgi"}, {**GRAPH, "options.weight": (0.003, 0.3)}),
+}
+TERMS = {"alpha": (0.1, 2.0), "beta": (0.3, 16.0)}
+LAYER = {"layer_alpha": (0.1, 4.0)}
+TERMED = ("MF", "LightGCN", "SGL", "SimGCL", "XSimGCL", "DirectAU", "CGI")
+LAYERED = ("LightGCN",)
+
+TRADE_OFFS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
+TILTS = (0.25, 0.5, 1.0, 2.0, 4.0)
+PERPLEXITY = 60.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is run on one data set.
+
+    Args:
+        fixed: fields of RunConfig that every run shares.
+        budget: settings tried for each method, a multiple of three.
+        seeds: of the chosen settings.
+        methods: names in METHODS.
+        fronts: the rows whose lists are reranked with every setting; the others get one of each.
+    """
+
+    fixed: Mapping[str, object]
+    budget: int
+    seeds: int
+    methods: tuple[str, ...] = tuple(METHODS)
+    fronts: tuple[str, ...] = ("EASE", "LightGCN", "LightGCN + terms", "LightGCN + layer")
+
+
+SMALL = ("popularity", "ItemKNN", "EASE", "MF", "LightGCN", "XSimGCL")
+STUDIES = {
+    "ml-100k": Study(
+        {"dataset": "ml-100k", "epochs": 300, "batch_size": 16384, "patience": 8},
+        budget=9,
+        seeds=5,
+    ),
+    "irb-electronic": Study(
+        {"dataset": "irb-electronic", "split": "given", "epochs": 100, "batch_size": 8192},
+        budget=6,
+        seeds=5,
+        methods=SMALL,
+    ),
+    "irb-ml-1m": Study(
+        {"dataset": "irb-ml-1m", "split": "given", "epochs": 60, "batch_size": 16384},
+        budget=6,
+        seeds=5,
+        methods=SMALL,
+    ),
+}
+
+
+def tune(name: str, study: Study, method: str) -> dict[str, RunConfig]:
+    """The chosen setting of a method and of its variants with the terms and with the layer."""
+    folder = f"{name}-tune"
+    plain = _with(METHODS[method], study.fixed)
+    tried = search(plain, folder, study.budget)
+    chosen = {method: best(tried, folder)}
+    shared = tried[: 2 * study.budget // 3]
+    for suffix, space, methods in (("terms", TERMS, TERMED), ("layer", LAYER, LAYERED)):
+        if method in methods:
+            base = best(shared, folder)
+            further = search(_around(base, space), folder, study.budget - len(shared))
+            chosen[f"{method} + {suffix}"] = best(further, folder)
+    return chosen
+
+
+def _with(method: Method, fixed: Mapping[str, object]) -> Method:
+    return replace(method, fixed={**fixed, **method.fixed})
+
+
+def _around(base: RunConfig, space: Mapping) -> Method:
+    """The search over ``space`` with everything else as in ``base``."""
+    settings = base.to_dict()
+    options = {f"options.{name}": value for name, value in settings.pop("options").items()}
+    return Method({**settings, **options}, space)
+
+
+def seeded(config: RunConfig, seeds: int) -> list[RunConfig]:
+    """The setting with every seed; what has nothing to draw needs one."""
+    one = REGISTRY[config.model].closed_form
+    return [replace(config, seed=seed) for seed in range(1 if one else seeds)]
+
+
+def decisions(full: bool) -> list[dict]:
+    """The settings of the rerankers: all of them, or one of each."""
+    shared = {"rerank_perplexity": PERPLEXITY, "candidates": 100}
+    kinds = [
+        *({"reranker": "steck", "trade_off": t} for t in TRADE_OFFS),
+        *({"reranker": "decaying_attention", "trade_off": t} for t in (0.8, 0.95, 0.99)),
+        *({"reranker": "tilt", "tilt_alpha": a} for a in TILTS),
+        *(
+            {"reranker": "tilt_steck", "tilt_alpha": a, "trade_off": t}
+            for a in TILTS[:3]
+            for t in (0.8, 0.9, 0.95, 0.97)
+        ),
+    ]
+    one_of_each = (
+        {"reranker": "steck", "trade_off": 0.9},
+        {"reranker": "decaying_attention", "trade_off": 0.95},
+        {"reranker": "tilt", "tilt_alpha": 0.5},
+        {"reranker": "tilt_steck", "tilt_alpha": 0.5, "trade_off": 0.9},
+    )
+    return [{**shared, **kind} for kind in kinds if full or kind in one_of_each]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=STUDIES)
+    parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
+    given = parser.parse_args()
+    name, study = given.name, STUDIES[given.name]
+    answers = in_parallel("tune", tune, [(name, study, m) for m in study.methods], given.jobs)
+    chosen = {row: config for answer in answers for row, config in answer.items()}
+    runs = [c for config in chosen.values() for c in seeded(config, study.seeds)]
+    run_all("compare", runs, name, given.jobs, per_user=True)
+    runs = [
+        replace(c, **decision)
+        for row, config in chosen.items()
+        for c in seeded(config, study.seeds)
+        for decision in decisions(row in study.fronts)
+    ]
+    run_all("decide", runs, name, given.jobs, per_user=True)
+
+
+if __name__ == "__main__":
+    main()
