@@ -424,6 +424,17 @@ def test_uniformity_follows_the_definition(rows, t):
     assert torch.autograd.gradcheck(lambda x: regularizers.uniformity(x, t), x_BD)
 
 
+def test_uniformity_with_counts_is_that_of_the_rows_written_out():
+    torch.manual_seed(3)
+    x_BD = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    count_B = torch.tensor([1, 3, 2, 1])
+    counted = regularizers.uniformity(x_BD, count_B=count_B)
+    written = regularizers.uniformity(x_BD.repeat_interleave(count_B, dim=0))
+    assert counted.item() == pytest.approx(written.item(), rel=1e-12)
+    gradients = [torch.autograd.grad(value, x_BD)[0] for value in (counted, written)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
 def test_uniformity_known_values_and_errors():
     x_BD = torch.tensor([[1.0, 0.0], [-4.0, 0.0]])
     assert regularizers.uniformity(x_BD).item() == pytest.approx(-8.0)  # t = 2, d^2 = 4

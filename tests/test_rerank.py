@@ -1,4 +1,4 @@
-"""Steck's greedy reranker against a slow loop, and against all lists of a tiny catalogue.
+"""The greedy rerankers against slow loops, and against all lists of a tiny catalogue.
 
 Shape letters: B users, N items, M candidates, C categories, K list length.
 """
@@ -9,7 +9,8 @@ import math
 import pytest
 import torch
 
-from inforec.rerank import steck
+from inforec import rerank
+from inforec.rerank import attention, decaying_attention, steck
 
 B, N, M, C = 6, 15, 8, 3
 
@@ -163,3 +164,172 @@ def test_greedy_keeps_its_bound_against_the_best_of_all_lists(problem, trade_off
 def test_bad_arguments_are_named(problem, name, value):
     with pytest.raises(ValueError, match=f"{name}={value!r}"):
         steck(*problem, **{"k": 3, "trade_off": 0.5, name: value})
+
+
+# ---- decaying attention -------------------------------------------------------------------------
+
+OVERLAPS = {
+    "hellinger": lambda p, q: math.sqrt(p * q),
+    "triangular": lambda p, q: 2 * p * q / (p + q) if p + q else 0.0,
+    "total_variation": min,
+}
+
+
+def law(rows, weights):
+    """q(c) of a list that may be shorter than the weights."""
+    return [sum(w * row[c] for w, row in zip(weights, rows, strict=False)) for c in range(C)]
+
+
+def decayed_value(chosen, score, rows, p, weights, trade_off, overlap):
+    """The value of a list, place after place, written from the definition."""
+    q = law([rows[m] for m in chosen], weights)
+    total = sum(w * score[m] for w, m in zip(weights, chosen, strict=False))
+    agreement = sum(OVERLAPS[overlap](*pair) for pair in zip(p, q, strict=True))
+    return (1 - trade_off) * total + trade_off * agreement
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+@pytest.mark.parametrize("trade_off", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("decay", [0.6, 1.0])
+def test_decaying_attention_follows_a_slow_loop(problem, overlap, trade_off, decay):
+    score_BM, item_BM, interest_BC, category_NC = problem
+    k = 5
+    weights = [decay**j for j in range(k)]
+    weights = [w / sum(weights) for w in weights]
+    ours = decaying_attention(*problem, k=k, trade_off=trade_off, decay=decay, overlap=overlap)
+    for b in range(B):
+        items, score, p = item_BM[b].tolist(), score_BM[b].tolist(), interest_BC[b].tolist()
+        rows = [category_NC[i].tolist() for i in items]
+        chosen = []
+        for _ in range(k):
+            left = [m for m in range(M) if m not in chosen]
+            chosen.append(
+                max(
+                    left,
+                    key=lambda m: decayed_value(
+                        [*chosen, m], score, rows, p, weights, trade_off, overlap
+                    ),
+                )
+            )
+        assert ours[b].tolist() == [items[m] for m in chosen]
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+@pytest.mark.parametrize("decay", [0.5, 0.8, 1.0])
+def test_greedy_keeps_two_thirds_of_the_best_overlap(overlap, decay):
+    """Items of one category each, k of every category, calibration only: the theorem's setting.
+
+    A list is then a sequence of categories, and all C^k of them can be tried.
+    """
+    torch.manual_seed(5)
+    k, num_users = 5, 60
+    interest_BC = simplex(num_users, C) ** 3  # some interests are small
+    interest_BC /= interest_BC.sum(1, keepdim=True)
+    category_NC = torch.eye(C, dtype=torch.float64).repeat_interleave(k, 0)
+    item_BM = torch.arange(C * k).expand(num_users, -1)
+    score_BM = torch.zeros(num_users, C * k, dtype=torch.float64)
+    chosen_BK = decaying_attention(
+        score_BM, item_BM, interest_BC, category_NC, k=k, trade_off=1.0, decay=decay,
+        overlap=overlap,
+    )  # fmt: skip
+    weights = attention(k, decay)
+    rows = torch.eye(C).tolist()
+    ratios = []
+    for p, chosen in zip(interest_BC.tolist(), chosen_BK.tolist(), strict=True):
+
+        def worth(sequence, p=p):
+            return decayed_value(sequence, [0.0] * C, rows, p, weights, 1.0, overlap)
+
+        best = max(map(worth, itertools.product(range(C), repeat=k)))
+        ratios.append(worth([item // k for item in chosen]) / best)
+    assert 2 / 3 <= min(ratios)
+    assert max(ratios) == pytest.approx(1.0, abs=1e-12)
+    if decay == 0.8:
+        assert min(ratios) < 0.999  # the bound has something to bound
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+def test_an_overlap_is_one_at_the_interests_and_less_elsewhere(overlap):
+    torch.manual_seed(6)
+    p_BC, q_BC = simplex(50, C), simplex(50, C)
+    p_BC[0], q_BC[0] = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.5, 0.5, 0.0])
+    measure = rerank.OVERLAPS[overlap]
+    torch.testing.assert_close(
+        measure(p_BC, p_BC[:, :, None].clone())[:, 0], torch.ones(50).double()
+    )
+    assert bool((measure(p_BC, q_BC[:, :, None].clone()) < 1 - 1e-6).all())
+
+
+def test_the_order_of_the_list_is_kept(problem):
+    """The first places weigh most: the same items in descending score are worse calibrated."""
+    score_BM, item_BM, interest_BC, category_NC = problem
+    weights = attention(6, 0.5)
+    ours = decaying_attention(*problem, k=6, trade_off=1.0, decay=0.5)
+    assert torch.equal(
+        ours, decaying_attention(-score_BM, *problem[1:], k=6, trade_off=1.0, decay=0.5)
+    )
+    for b in range(B):
+        score = dict(zip(item_BM[b].tolist(), score_BM[b].tolist(), strict=True))
+        ordered = sorted(ours[b].tolist(), key=score.get, reverse=True)
+        kept, resorted = (
+            sum(
+                math.sqrt(p * q)
+                for p, q in zip(
+                    interest_BC[b].tolist(), law(category_NC[items].tolist(), weights), strict=True
+                )
+            )
+            for items in (ours[b].tolist(), ordered)
+        )
+        assert kept > resorted + 1e-3
+
+
+def test_trade_off_zero_gives_the_best_scores_under_any_decay(problem):
+    score_BM, item_BM, *_ = problem
+    best = item_BM.gather(1, score_BM.topk(4).indices)
+    assert torch.equal(decaying_attention(*problem, k=4, trade_off=0.0, decay=0.7), best)
+
+
+def test_weights_may_be_given(problem):
+    discount_K = 1 / torch.arange(2, 7).log2()
+    assert attention(5, discount_K) == pytest.approx(
+        [1 / math.log2(1 + j) / 2.948459 for j in range(1, 6)], rel=1e-6
+    )
+    assert attention(3, 0.5) == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    geometric = 3 * 0.7 ** torch.arange(5.0, dtype=torch.float64)
+    assert torch.equal(
+        decaying_attention(*problem, k=5, trade_off=0.8, decay=geometric),
+        decaying_attention(*problem, k=5, trade_off=0.8, decay=0.7),
+    )
+
+
+@pytest.mark.parametrize("elements", [1, 2 * M * C])
+def test_blocks_of_users_change_nothing(problem, monkeypatch, elements):
+    settings = {"k": 5, "trade_off": 0.7}
+    once = steck(*problem, **settings), decaying_attention(*problem, **settings, decay=0.7)
+    monkeypatch.setattr(rerank, "BLOCK_ELEMENTS", elements)
+    assert torch.equal(steck(*problem, **settings), once[0])
+    assert torch.equal(decaying_attention(*problem, **settings, decay=0.7), once[1])
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("k", 0),
+        ("k", M + 1),
+        ("trade_off", -0.1),
+        ("trade_off", 1.1),
+        ("decay", 0.0),
+        ("decay", 1.1),
+        ("decay", "slow"),
+        ("overlap", "helinger"),
+    ],
+)
+def test_bad_arguments_of_decaying_attention_are_named(problem, name, value):
+    with pytest.raises(ValueError, match=f"{name}={value!r}"):
+        decaying_attention(*problem, **{"k": 3, "trade_off": 0.5, "decay": 0.9, name: value})
+
+
+@pytest.mark.parametrize("weights", [[1.0, 0.5], [1.0, 2.0, 1.0], [1.0, 0.5, 0.0], [math.inf] * 3])
+def test_bad_weights_are_named(weights):
+    with pytest.raises(ValueError, match=r"decay=tensor.*expected 3 positive"):
+        attention(3, torch.tensor(weights))

@@ -14,6 +14,7 @@ import torch
 
 import inforec
 from inforec import results
+from inforec.models import REGISTRY
 from inforec.results import Record, Table
 
 CONFIG = {"model": "mf", "alpha": 0.1, "options": {"dim": 4}, "seed": 0}
@@ -284,3 +285,41 @@ def test_mean_and_spread_over_records():
     assert mean == 0.1 and math.isnan(sd)
     with pytest.raises(ValueError, match=r"no records to average 'ndcg@20'"):
         results.mean_sd([], "ndcg@20")
+
+
+# ---- methods and single users -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config, name",
+    [
+        ({"model": "popularity"}, "popularity"),
+        ({"model": "lightgcn", "loss": "softmax", "alpha": 0.0, "beta": 0.0}, "LightGCN"),
+        ({"model": "lightgcn", "loss": "bpr"}, "LightGCN + BPR"),
+        ({"model": "mf", "loss": "softmax", "alpha": 0.0, "beta": 0.1}, "MF + terms"),
+        ({"model": "mf", "loss": "softmax", "alpha": 0.2, "beta": 0.0}, "MF + terms"),
+        ({"model": "xsimgcl", "loss": "softmax", "layer_alpha": 0.5}, "XSimGCL + layer"),
+        ({"model": "a new one"}, "a new one"),
+    ],
+)
+def test_a_run_belongs_to_a_row(config, name):
+    assert results.method(record(config)) == name
+
+
+def test_every_model_of_the_registry_has_a_name_for_people():
+    assert set(results.NAMES) == set(REGISTRY) - {"popularity"} | {"implicit-als"}
+
+
+def test_values_of_users_are_stored_to_four_decimals_and_averaged_over_seeds(tmp_path):
+    first, second = record({"seed": 0}), record({"seed": 1})
+    first.users = {"ndcg@5": np.array([0.12344, np.nan, 1.0])}
+    second.users = {"ndcg@5": np.array([0.3, np.nan, 0.0])}
+    paths = [results.write(each, tmp_path) for each in (first, second)]
+    assert '"ndcg@5": "0.1234 nan 1.0000"' in paths[0].read_text()
+    back = [results.read(path) for path in paths]
+    mean_U = results.over_seeds(back, "ndcg@5")
+    np.testing.assert_allclose(mean_U, [0.2117, np.nan, 0.5], atol=1e-12)
+    with pytest.raises(ValueError, match=r"holds no values of single users for 'recall@5'"):
+        results.over_seeds(back, "recall@5")
+    with pytest.raises(ValueError, match="no records to average 'ndcg@5' over"):
+        results.over_seeds([], "ndcg@5")

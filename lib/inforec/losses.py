@@ -114,7 +114,7 @@ def contrastive_margin(query_BD: Tensor, key_BD: Tensor, margin: float) -> Tenso
     mean counts as 0.
 
     Args:
-        query_BD: (B, D) one view, compared by Euclidean distance d_bc = |x_b - y_c|.
+        query_BD: (B, D) one view, compared by the Euclidean distance d_bc of x_b and y_c.
         key_BD: (B, D) the other view; row b is the positive of row b.
         margin: m, the distance from which a dissimilar pair adds nothing.
 
@@ -143,8 +143,8 @@ def f_micl(
     Lu et al. (2023, arXiv:2402.10150). For a convex f with f(1) = 0 and its conjugate f*, the
     f-mutual information of two views is at least E_pos[s] - E_neg[f*(s)], whatever s; the best s is
     f' of the ratio of the joint density to the product of the marginals. With a Gaussian kernel in
-    that place, u = G_sigma(|x - y|^2) = exp(-|x - y|^2 / (2 sigma^2)) on unit vectors, it is the
-    f-Gaussian similarity s = f'(u):
+    that place, u = G_sigma(d^2) = exp(-d^2 / (2 sigma^2)) with d the distance of two unit vectors,
+    it is the f-Gaussian similarity s = f'(u):
 
     ====== ============================== ======================= ============= =================
     name   f(u)                           s = f'(u)               f*(t)         f*(s)

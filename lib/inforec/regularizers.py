@@ -9,7 +9,6 @@ Shape letters: B rows (users), N items, D embedding size, C categories, T items 
 
 from __future__ import annotations
 
-import math
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +122,7 @@ def gaussian_rate(mean_BD: Tensor, log_variance_BD: Tensor) -> Tensor:
 
 
 def alignment(query_BD: Tensor, key_BD: Tensor) -> Tensor:
-    """(B,) |x / |x| - y / |y||^2 = 2 - 2 cos(x, y), from 0 to 4: how far a pair is apart.
+    """(B,) squared distance of two unit vectors, 2 - 2 cos(x, y): from 0 to 4.
 
     The alignment loss of Wang and Isola (2020) with the power 2, before the mean.
 
@@ -138,8 +137,8 @@ def alignment(query_BD: Tensor, key_BD: Tensor) -> Tensor:
     return (F.normalize(query_BD, dim=1) - F.normalize(key_BD, dim=1)).square().sum(1)
 
 
-def uniformity(x_BD: Tensor, t: float = 2.0) -> Tensor:
-    """log of the mean over pairs b != c of exp(-t |x_b / |x_b| - x_c / |x_c||^2), from -4t to 0.
+def uniformity(x_BD: Tensor, t: float = 2.0, count_B: Tensor | None = None) -> Tensor:
+    """log of the mean over pairs of exp(-t d^2), d the distance of unit vectors: from -4t to 0.
 
     The uniformity loss of Wang and Isola (2020); lower is more evenly spread over the sphere. A
     batch of one has no pairs; its value is 0, as if it met itself.
@@ -147,6 +146,8 @@ def uniformity(x_BD: Tensor, t: float = 2.0) -> Tensor:
     Args:
         x_BD: (B, D) vectors; only their directions count.
         t: how local the term is: the inverse squared width of the kernel.
+        count_B: (B,) how often each row occurs, by default once. The value is that of the batch
+            with every row written out, and the cost that of its distinct rows.
 
     Raises:
         ValueError: if ``x_BD`` has no rows or is not a matrix, or t is not positive.
@@ -156,14 +157,16 @@ def uniformity(x_BD: Tensor, t: float = 2.0) -> Tensor:
             f"x_BD has the shape {tuple(x_BD.shape)}: expected (B, D), with at least one row"
         )
     require_number("t", t, above=0)
-    num_rows = len(x_BD)
-    if num_rows == 1:
+    count_B = x_BD.new_ones(len(x_BD)) if count_B is None else count_B.to(x_BD.dtype)
+    total = count_B.sum()
+    if len(x_BD) == 1:
         return 0.0 * x_BD.sum()
     x_BD = F.normalize(x_BD, dim=1)
     log_kernel_BB = 2 * t * (x_BD @ x_BD.T - 1)  # |x - y|^2 = 2 - 2 cos
-    hidden_BB = torch.eye(num_rows, dtype=torch.bool, device=x_BD.device)
-    log_kernel_BB = log_kernel_BB.masked_fill(hidden_BB, -torch.inf)
-    return log_kernel_BB.flatten().logsumexp(0) - math.log(num_rows * (num_rows - 1))
+    # Pairs of different rows, and of the copies of one row, which lie at distance 0.
+    pairs_BB = count_B[:, None] * count_B - torch.diag(count_B)
+    log_kernel_BB = log_kernel_BB + pairs_BB.log()
+    return log_kernel_BB.flatten().logsumexp(0) - (total * (total - 1)).log()
 
 
 def _require_same_shape(**tensors: Tensor) -> None:

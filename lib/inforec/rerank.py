@@ -112,10 +112,11 @@ def decaying_attention(
     The equalities hold once q sums to 1. Each is sum_c p_c f(q_c / p_c) with f concave and
     f(0) = 0: 1 minus a bounded f-divergence.
 
-    Kleinberg, Ryu and Tardos (2023), "Calibrated recommendations for users with decaying attention",
-    arXiv:2302.03239. Their greedy algorithm, this one at trade_off = 1, gives at least 2/3 of the
-    best overlap where every item has one category. It has to be free to repeat a category: give it
-    k candidates of each. Their 1 - 1/e for items of several categories is another algorithm's.
+    Kleinberg, Ryu and Tardos (2023), "Calibrated recommendations for users with decaying
+    attention", arXiv:2302.03239. Their greedy algorithm, this one at trade_off = 1, gives at least
+    2/3 of the best overlap where every item has one category. It has to be free to repeat a
+    category: give it k candidates of each. Their 1 - 1/e for items of several categories is
+    another algorithm's.
 
     Args:
         score_BM: (B, M) scores of the candidates; their scale matters against the overlap.
@@ -182,7 +183,6 @@ def _triangular(interest_BC: Tensor, mass_BCM: Tensor) -> Tensor:
 
 
 def _total_variation(interest_BC: Tensor, mass_BCM: Tensor) -> Tensor:
-    # min(p, q) = q - max(q - p, 0), and the elementwise minimum of two tensors is slow.
     return torch.minimum(interest_BC[:, :, None], mass_BCM).sum(1)
 
 
@@ -369,10 +369,11 @@ def tilted(
     with torch.no_grad():
         temperature_B = _temperature(distribution.temperature, source)
         kinds = torch.unique(category_NC, dim=0, return_inverse=True)
+        item_ND = None if logits_BN is not None else distribution._item_ND.double()
         solved, factors, scales = [], [], []
         for block in _user_blocks(shape, kinds[0]):
             if logits_BN is None:
-                score_BN = query_BD[block] @ distribution._item_ND.T
+                score_BN = query_BD[block].double() @ item_ND.T
             else:
                 score_BN = logits_BN[block]
             if distribution._exclude_BT is not None:
@@ -490,7 +491,8 @@ class _Dual:
         """
         law_RC = prob_RG @ self.kind_GC
         multiplier_RC = self.multiplier(theta_RC)
-        weighted_XG = (prob_RG[:, None] * self.kind_GC.T).flatten(0, 1)  # one product, not R
+        # Laid out for one matrix product, not R of them.
+        weighted_XG = (prob_RG[:, None] * self.kind_GC.T.contiguous()).flatten(0, 1)
         moment_RCC = (weighted_XG @ self.kind_GC).unflatten(0, law_RC.shape)
         covariance_RCC = moment_RCC - law_RC[:, :, None] * law_RC[:, None]
         diagonal_RC = torch.maximum(multiplier_RC * law_RC, self.goal_RC)
@@ -502,6 +504,8 @@ class _Dual:
 
     def solve(self, tolerance: float) -> tuple[Tensor, Tensor]:
         """(R, C) theta within the tolerance, and the (R,) steps taken."""
+        if self.alpha == 0:
+            return torch.zeros_like(self.goal_RC), self.goal_RC.new_zeros(len(self.goal_RC)).long()
         theta_RC = self._start()
         steps_R = torch.zeros(len(theta_RC), dtype=torch.int64, device=theta_RC.device)
         finite_RG = self.log_mass_RG.isfinite()

@@ -207,6 +207,51 @@ def mean_sd(records: Iterable[Record], metric: str, on: str = "test") -> tuple[f
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
+NAMES = {
+    "itemknn": "ItemKNN",
+    "ease": "EASE",
+    "mf": "MF",
+    "lightgcn": "LightGCN",
+    "sgl": "SGL",
+    "simgcl": "SimGCL",
+    "xsimgcl": "XSimGCL",
+    "directau": "DirectAU",
+    "cgi": "CGI",
+    "implicit-als": "implicit ALS",
+}
+
+
+def method(record: Record) -> str:
+    """The row of a table that a run belongs to: model, loss where it is bpr, terms, layer."""
+    config = record.config
+    parts = [NAMES.get(config["model"], config["model"])]
+    if config.get("loss") == "bpr":
+        parts.append("BPR")
+    if config.get("alpha") or config.get("beta"):
+        parts.append("terms")
+    if config.get("layer_alpha"):
+        parts.append("layer")
+    return " + ".join(parts)
+
+
+def over_seeds(records: Iterable[Record], metric: str) -> np.ndarray:
+    """(U,) a metric of every user on the test split, the mean over the records, one a seed.
+
+    Raises:
+        ValueError: if there are no records, or one of them came without values of single users.
+    """
+    records = list(records)
+    for record in records:
+        if metric not in record.users:
+            raise ValueError(
+                f"run {record.run_id} holds no values of single users for {metric!r}: run its "
+                "configuration with per_user=True"
+            )
+    if not records:
+        raise ValueError(f"no records to average {metric!r} over: expected at least one")
+    return np.mean([record.users[metric] for record in records], axis=0)
+
+
 class Table:
     """A small table that shows itself in a notebook, in a page and in a terminal.
 

@@ -148,18 +148,18 @@ def contrastive_margin(query: sp.ImmutableMatrix, key: sp.ImmutableMatrix, margi
 
 
 def squared_distance(x: Sequence, y: Sequence) -> sp.Expr:
-    """|x - y|^2."""
+    """The squared Euclidean distance of x and y."""
     return sum((a - b) ** 2 for a, b in zip(x, y, strict=True))
 
 
 def unit(x: Sequence) -> list[sp.Expr]:
-    """x / |x|."""
+    """x divided by its length."""
     norm = sp.sqrt(sum(a**2 for a in x))
     return [a / norm for a in x]
 
 
 def alignment(x: Sequence, y: Sequence) -> sp.Expr:
-    """|x / |x| - y / |y||^2."""
+    """The squared distance of the two unit vectors."""
     return squared_distance(unit(x), unit(y))
 
 

@@ -67,6 +67,7 @@ class DirectAU(LightGCN):
             item_P = batch.items[row_P, batch.target]
         user_BD, item_PD = F.embedding(batch.user, user_UD), F.embedding(item_P, item_ND)
         aligned = alignment(F.embedding(row_P, user_BD), item_PD).mean()
-        spread = uniformity(user_BD) + uniformity(item_PD)
+        item_X, count_X = item_P.unique(return_counts=True)
+        spread = uniformity(user_BD) + uniformity(F.embedding(item_X, item_ND), count_B=count_X)
         output.aux["contrast"] = self.config.weight * (aligned + self.config.gamma * spread / 2)
         return output
