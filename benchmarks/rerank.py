@@ -1,7 +1,8 @@
 """python -m benchmarks.rerank: seconds of each reranker, on two threads, for all of MovieLens-1M.
 
 Random scores, interests and categories of the data set's shape stand in for it: 6,034 users, 3,260
-items of one to six of 18 genres, 200 candidates for the greedy rerankers, lists of 20.
+items, 300 kinds of item with one to six of 18 genres, 200 candidates for the greedy rerankers,
+lists of 20.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from benchmarks.run import seconds
 from inforec import results
 from inforec.rerank import decaying_attention, steck, tilt
 
-USERS, ITEMS, CANDIDATES, GENRES, LENGTH = 6_034, 3_260, 200, 18, 20
+USERS, ITEMS, KINDS, GENRES = 6_034, 3_260, 300, 18
+CANDIDATES, LENGTH = 200, 20
 TEMPERATURE = 0.2  # scores of standard deviation 1: a perplexity of a few tens of items
 
 
@@ -21,9 +23,10 @@ def main() -> None:
     torch.manual_seed(0)
     score_UN = torch.randn(USERS, ITEMS)
     interest_UC = torch.distributions.Dirichlet(torch.full((GENRES,), 0.3)).sample((USERS,))
-    count_N1 = 1 + torch.multinomial(torch.tensor([0.5, 0.3, 0.15, 0.03, 0.01, 0.01]), ITEMS, True)
-    rank_NC = torch.rand(ITEMS, GENRES).argsort(1).argsort(1)
-    category_NC = (rank_NC < count_N1[:, None]) / count_N1[:, None]
+    count_G = torch.randint(1, 7, (KINDS,))
+    rank_GC = torch.rand(KINDS, GENRES).argsort(1).argsort(1)
+    kind_GC = (rank_GC < count_G[:, None]) / count_G[:, None]
+    category_NC = kind_GC[torch.randint(KINDS, (ITEMS,))]
     best = score_UN.topk(CANDIDATES, dim=1)
     candidates = best.values / TEMPERATURE, best.indices, interest_UC, category_NC
     greedy = {"k": LENGTH, "trade_off": 0.9}

@@ -138,6 +138,7 @@ def test_alpha_zero_is_the_softmax_and_a_small_alpha_is_near_it(problem):
     # To first order the multipliers are alpha p / q of the softmax itself.
     expected_BC = 1e-4 * problem[1] / (plain_BN @ problem[2])
     torch.testing.assert_close(near.multiplier_BC, expected_BC, rtol=1e-3, atol=0)
+    assert int(near.steps_B.max()) <= 1  # it starts from there
 
 
 def test_a_large_alpha_calibrates(problem):

@@ -126,6 +126,43 @@ class ItemDistribution:
             complete=self.complete,
         )
 
+    def plus(self, weight_BC: Tensor, value_NC: Tensor) -> ItemDistribution:
+        """The law of the scores s_ui + sum_c weight_uc value_ic; it streams if this one does.
+
+        Args:
+            weight_BC: (B, C), added behind the user's vector on the streaming path.
+            value_NC: (N, C), added behind the item's.
+        """
+        settings = {"temperature": self.temperature, "exclude_BT": self._exclude_BT}
+        if self._logits_BN is not None:
+            logits_BN = self._logits_BN + weight_BC @ value_NC.T
+            return self.from_logits(logits_BN, **settings, complete=self.complete)
+        query_BX = torch.cat([self._query_BD, weight_BC], dim=1)
+        return self.from_embeddings(query_BX, torch.cat([self._item_ND, value_NC], 1), **settings)
+
+    def scores(self, rows: slice) -> Tensor:
+        """(R, N) float64 scores of some rows, not divided by the temperature, -inf where excluded.
+
+        On the streaming path this is what is never held for all rows at once.
+        """
+        if self._logits_BN is not None:
+            score_RN = self._logits_BN[rows].double()
+        else:
+            score_RN = self._query_BD[rows].double() @ self._item_ND.double().T
+        if self._exclude_BT is None:
+            return score_RN
+        return score_RN.masked_fill(excluded_mask(self._exclude_BT[rows], score_RN), -torch.inf)
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return len(self._logits_BN if self._logits_BN is not None else self._query_BD)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the scores."""
+        return (self._logits_BN if self._logits_BN is not None else self._query_BD).dtype
+
     def log_prob(self, item: Tensor) -> Tensor:
         """log Q_u(i) in nats for item indices (B,) or (B, T); 0 at the padding -1 of a table."""
         if item.ndim == 1:
@@ -311,9 +348,8 @@ class ItemDistribution:
 
     def _available(self) -> Tensor:
         """(B,) number of items that are not excluded."""
-        num_rows = len(self._logits_BN if self._logits_BN is not None else self._query_BD)
         if self._exclude_BT is None:
-            return torch.full((num_rows,), self.num_items)
+            return torch.full((self.num_rows,), self.num_items)
         ordered_BT = self._exclude_BT.sort(1).values
         fresh_BT = ordered_BT >= 0
         fresh_BT[:, 1:] &= ordered_BT[:, 1:] != ordered_BT[:, :-1]

@@ -18,7 +18,6 @@ from inforec.checks import require_choice, require_number
 from inforec.data.catalog import find
 from inforec.distribution import ItemDistribution
 from inforec.evaluate import (
-    best_items,
     evaluate,
     evaluate_lists,
     recommend,
@@ -66,8 +65,8 @@ class RunConfig:
         temperature: divides the scores in Q_u and in the softmax losses.
         perplexity: if given, the KL term sees Q_u at this perplexity instead (a soft top-k); the
             entropy is then constant, so beta must be 0.
-        layer_alpha: if above 0, the softmax loss sees the law tilted towards P_u with this weight,
-            against scores in nats (:func:`inforec.rerank.tilted`): the layer carries the calibration.
+        layer_alpha: if above 0, the softmax loss sees the law tilted towards P_u with this weight
+            against scores in nats: :func:`inforec.rerank.tilted` carries the calibration.
         negatives: sampled negatives a pair, for "sampled_softmax".
         epochs, batch_size, learning_rate, weight_decay, validate_every, patience: see
             :class:`inforec.train.FitConfig`; a batch holds about ``batch_size`` interactions.

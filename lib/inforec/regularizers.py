@@ -9,7 +9,6 @@ Shape letters: B rows (users), N items, D embedding size, C categories, T items 
 
 from __future__ import annotations
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -113,10 +113,10 @@ def decaying_attention(
     f(0) = 0: 1 minus a bounded f-divergence.
 
     Kleinberg, Ryu and Tardos (2023), "Calibrated recommendations for users with decaying
-    attention", arXiv:2302.03239. Their greedy algorithm, this one at trade_off = 1, gives at least
-    2/3 of the best overlap where every item has one category. It has to be free to repeat a
-    category: give it k candidates of each. Their 1 - 1/e for items of several categories is
-    another algorithm's.
+    attention", arXiv:2302.03239. Their greedy algorithm, this one at trade_off = 1, keeps at least
+    2/3 of the best overlap where every item has one category. It is for the Hellinger overlap and
+    its like, and has to be free to repeat a category: give it k candidates of each. The tests try
+    the bound for all three. Their 1 - 1/e for items of several categories is another algorithm's.
 
     Args:
         score_BM: (B, M) scores of the candidates; their scale matters against the overlap.
@@ -361,49 +361,27 @@ def tilted(
             f"distribution covers {distribution.num_items} sampled candidates: expected the law "
             "over the whole catalogue, because a softmax over a sample is not p(i | u)"
         )
-    logits_BN, query_BD = distribution._logits_BN, distribution._query_BD
-    source = query_BD if logits_BN is None else logits_BN
-    shape = torch.Size((len(source), distribution.num_items))
+    shape = torch.Size((distribution.num_rows, distribution.num_items))
     _check(interest_BC, category_NC, alpha, tolerance, shape)
-    category_NC = category_NC.detach().to(source.dtype)
+    category_NC = category_NC.detach().to(distribution.dtype)
     with torch.no_grad():
-        temperature_B = _temperature(distribution.temperature, source)
+        temperature_B = _temperature(distribution.temperature, interest_BC)
         kinds = torch.unique(category_NC, dim=0, return_inverse=True)
-        item_ND = None if logits_BN is not None else distribution._item_ND.double()
         solved, factors, scales = [], [], []
         for block in _user_blocks(shape, kinds[0]):
-            if logits_BN is None:
-                score_BN = query_BD[block].double() @ item_ND.T
-            else:
-                score_BN = logits_BN[block]
-            if distribution._exclude_BT is not None:
-                hidden_BN = excluded_mask(distribution._exclude_BT[block], score_BN)
-                score_BN = score_BN.masked_fill(hidden_BN, -torch.inf)
+            score_BN = distribution.scores(block)
             dual = _Dual.of(score_BN, interest_BC[block], kinds, alpha, temperature_B[block])
             theta_BC, _ = dual.solve(tolerance)
-            solved.append(dual.multiplier(theta_BC).to(source.dtype))
+            solved.append(dual.multiplier(theta_BC).to(distribution.dtype))
             factor_BCC, scale_BC = dual.hessian(theta_BC, dual.law(theta_BC)[0])
             factors.append(factor_BCC)
             scales.append(scale_BC)
         solved_BC = torch.cat(solved)
-    law_BC = _plus(distribution, solved_BC, category_NC).mean(category_NC)
+    law_BC = distribution.plus(solved_BC, category_NC).mean(category_NC)
     excess_BC = torch.where(solved_BC > 0, solved_BC * law_BC - alpha * interest_BC, 0.0)
     step_BC = _newton_step(torch.cat(factors), torch.cat(scales), excess_BC.double())
-    multiplier_BC = solved_BC * step_BC.exp().to(source.dtype)
-    return _plus(distribution, multiplier_BC, category_NC)
-
-
-def _plus(
-    distribution: ItemDistribution, multiplier_BC: Tensor, category_NC: Tensor
-) -> ItemDistribution:
-    """The law of the scores s + A lambda; it streams if the given one does."""
-    settings = {"temperature": distribution.temperature, "exclude_BT": distribution._exclude_BT}
-    if distribution._logits_BN is not None:
-        logits_BN = distribution._logits_BN + multiplier_BC @ category_NC.T
-        return ItemDistribution.from_logits(logits_BN, **settings)
-    query_BX = torch.cat([distribution._query_BD, multiplier_BC], dim=1)
-    item_NX = torch.cat([distribution._item_ND, category_NC], dim=1)
-    return ItemDistribution.from_embeddings(query_BX, item_NX, **settings)
+    multiplier_BC = solved_BC * step_BC.exp().to(distribution.dtype)
+    return distribution.plus(multiplier_BC, category_NC)
 
 
 @dataclass(frozen=True)
