@@ -312,3 +312,53 @@ def test_mean_scores_refuse_laws_of_another_kind():
     for other in (build("streaming", query_BD[1:], item_ND), law.from_logits(torch.zeros(B, N))):
         with pytest.raises(ValueError, match="expected the same rows, items and kind"):
             law.mean_scores(other)
+
+
+# ---- other laws of the same scores --------------------------------------------------------------
+
+
+def both_paths():
+    torch.manual_seed(4)
+    query_BD, item_ND = torch.randn(3, 4).double(), torch.randn(9, 4).double()
+    taken_BT = torch.tensor([[2, 5, -1], [-1, -1, -1], [0, 1, 8]])
+    dense = ItemDistribution.from_logits(query_BD @ item_ND.T, temperature=0.7, exclude_BT=taken_BT)
+    streamed = ItemDistribution.from_embeddings(
+        query_BD, item_ND, temperature=0.7, exclude_BT=taken_BT
+    )
+    return query_BD @ item_ND.T, taken_BT, (dense, streamed)
+
+
+def test_scores_are_those_before_the_temperature_without_what_is_excluded():
+    score_BN, taken_BT, laws = both_paths()
+    for law in laws:
+        assert (law.num_rows, law.dtype) == (3, torch.float64)
+        for row in range(3):
+            got_N = law.scores(slice(row, row + 1))[0]
+            taken = {item for item in taken_BT[row].tolist() if item >= 0}
+            for item in range(9):
+                wanted = -math.inf if item in taken else score_BN[row, item].item()
+                assert got_N[item].item() == pytest.approx(wanted, abs=1e-12)
+
+
+def test_without_replaces_what_is_excluded_and_nothing_else():
+    score_BN, _, laws = both_paths()
+    for law in laws:
+        left = law.without(torch.tensor([[3], [-1], [4]]))
+        hidden_BN = torch.zeros(3, 9, dtype=torch.bool)
+        hidden_BN[0, 3] = hidden_BN[2, 4] = True
+        wanted_BN = (score_BN / 0.7).masked_fill(hidden_BN, -torch.inf).log_softmax(1)
+        got_BN = left.log_prob(torch.arange(9).expand(3, -1))
+        torch.testing.assert_close(got_BN, wanted_BN, rtol=1e-12, atol=1e-12)
+
+
+def test_plus_adds_a_product_to_the_scores_before_the_temperature():
+    score_BN, taken_BT, laws = both_paths()
+    weight_BC, value_NC = torch.randn(3, 2).double(), torch.randn(9, 2).double()
+    for law in laws:
+        moved_BN = (score_BN + weight_BC @ value_NC.T) / 0.7
+        hidden_BN = torch.zeros(3, 9, dtype=torch.bool)
+        row, place = (taken_BT >= 0).nonzero(as_tuple=True)
+        hidden_BN[row, taken_BT[row, place]] = True
+        wanted_BN = moved_BN.masked_fill(hidden_BN, -torch.inf).log_softmax(1)
+        got_BN = law.plus(weight_BC, value_NC).log_prob(torch.arange(9).expand(3, -1))
+        torch.testing.assert_close(got_BN, wanted_BN, rtol=1e-12, atol=1e-12)

@@ -450,3 +450,16 @@ def test_uniformity_known_values_and_errors():
     for bad in (torch.zeros(0, 2), torch.zeros(3)):
         with pytest.raises(ValueError, match="x_BD has the shape"):
             regularizers.uniformity(bad)
+
+
+def test_smoothing_mixes_the_interests_in_and_keeps_the_term_finite():
+    logits_BN = torch.tensor([[0.0, 1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    category_NC = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    interest_BC = torch.tensor([[0.3, 0.7]], dtype=torch.float64)
+    law = ItemDistribution.from_logits(logits_BN, exclude_BT=torch.tensor([[0]]))
+    assert math.isinf(regularizers.category_kl(law, interest_BC, category_NC).item())
+    smoothed = regularizers.category_kl(law, interest_BC, category_NC, smoothing=0.01)
+    wanted = 0.3 * math.log(0.3 / 0.003) + 0.7 * math.log(0.7 / (0.99 + 0.007))
+    assert smoothed.item() == pytest.approx(wanted, rel=1e-12)
+    smoothed.sum().backward()
+    assert torch.isfinite(logits_BN.grad).all()

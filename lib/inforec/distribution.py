@@ -126,6 +126,21 @@ class ItemDistribution:
             complete=self.complete,
         )
 
+    def without(self, exclude_BT: Tensor) -> ItemDistribution:
+        """The law of the same scores over what is left: these items get probability 0.
+
+        Args:
+            exclude_BT: (B, T) int64 items, padded with -1, in the place of those excluded so far.
+        """
+        return ItemDistribution(
+            logits_BN=self._logits_BN,
+            query_BD=self._query_BD,
+            item_ND=self._item_ND,
+            temperature=self.temperature,
+            exclude_BT=exclude_BT,
+            complete=self.complete,
+        )
+
     def plus(self, weight_BC: Tensor, value_NC: Tensor) -> ItemDistribution:
         """The law of the scores s_ui + sum_c weight_uc value_ic; it streams if this one does.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -25,6 +26,7 @@ from inforec.evaluate import (
     untaken_scores,
     user_metrics,
 )
+from inforec.metrics.calibration import SMOOTHING
 from inforec.models import REGISTRY
 from inforec.regularizers import kl
 from inforec.results import Record
@@ -63,7 +65,8 @@ class RunConfig:
         alpha: weight of KL(P_u || Q_u) over categories.
         beta: weight of the entropy H(Q_u) over items.
         temperature: divides the scores in Q_u and in the softmax losses.
-        perplexity: if given, the KL term sees Q_u at this perplexity instead (a soft top-k); the
+        perplexity: if given, the KL term sees Q_u as a soft top-k instead: at this perplexity,
+            without the items of the user's history, smoothed as in the metric calibration_kl. The
             entropy is then constant, so beta must be 0.
         layer_alpha: if above 0, the softmax loss sees the law tilted towards P_u with this weight
             against scores in nats: :func:`inforec.rerank.tilted` carries the calibration.
@@ -424,11 +427,15 @@ def _regularizers(config: RunConfig, dataset) -> dict[str, Regularizer]:
     if config.alpha:
 
         def category_kl(output, batch):
-            law = output.distribution.with_temperature(config.temperature)
-            if config.perplexity is not None:
-                law = output.distribution.at_perplexity(config.perplexity)
             interest_BC = dataset.interest_UC[batch.user]
-            return regularizers.category_kl(law, interest_BC, dataset.category_NC)
+            if config.perplexity is None:
+                law = output.distribution.with_temperature(config.temperature)
+                return regularizers.category_kl(law, interest_BC, dataset.category_NC)
+            # As lists are made and measured: without what the user has taken, and smoothed.
+            law = output.distribution.without(batch.history).at_perplexity(config.perplexity)
+            return regularizers.category_kl(
+                law, interest_BC, dataset.category_NC, smoothing=SMOOTHING
+            )
 
         terms["category_kl"] = Regularizer(config.alpha, category_kl)
     if config.beta:
@@ -512,6 +519,10 @@ def _law(config: RunConfig, model, dataset) -> tuple[dict[str, float], Tensor | 
     }
     if not law_UC:
         del means["category_kl"]
+    if model.closed_form:
+        means = {}
+    # A category or an item whose mass underflows leaves no finite figure.
+    means = {name: value if math.isfinite(value) else math.nan for name, value in means.items()}
     return means, torch.cat(law_UC) if law_UC else None
 
 

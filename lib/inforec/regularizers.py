@@ -23,16 +23,25 @@ def kl(p_BC: Tensor, q_BC: Tensor) -> Tensor:
     return (torch.special.xlogy(p_BC, p_BC) - p_BC * safe_BC.log()).sum(-1)
 
 
-def category_kl(distribution: ItemDistribution, interest_BC: Tensor, category_NC: Tensor) -> Tensor:
+def category_kl(
+    distribution: ItemDistribution,
+    interest_BC: Tensor,
+    category_NC: Tensor,
+    *,
+    smoothing: float = 0.0,
+) -> Tensor:
     """(B,) KL(P_u || Q_u) over categories, nats: how far the law is from the user's interests.
 
     Args:
         distribution: Q_u over the N items.
         interest_BC: (B, C) P_u, rows sum to 1.
         category_NC: (N, C) p(c | i), rows sum to 1; Q_u(c) = sum_i Q_u(i) p(c | i).
+        smoothing: the share of P_u that is mixed into Q_u, as in the metric calibration_kl: finite
+            also where a user has no item of a category left.
     """
     _require_complete(distribution)
-    return kl(interest_BC, distribution.mean(category_NC))
+    law_BC = distribution.mean(category_NC)
+    return kl(interest_BC, (1 - smoothing) * law_BC + smoothing * interest_BC)
 
 
 def item_kl(distribution: ItemDistribution, item_BT: Tensor, weight_BT: Tensor) -> Tensor:
