@@ -37,8 +37,8 @@ class Record:
         test: its test metrics.
         law: what the law says over all items, at the run's temperature, in nats: ``nll_train``,
             ``nll_valid`` and ``nll_test`` (mean of -log Q_u(i+) over the interactions),
-            ``entropy`` (mean over users) and, where there are categories, ``category_kl``. Empty for
-            closed forms: their scores are no logits.
+            ``entropy`` (mean over users) and, where there are categories, ``category_kl``. It is
+            empty for closed forms, whose scores are no logits.
         users: metrics of single users on the test split, (U,) each, NaN where undefined; kept for
             the runs that a paired test compares.
         history: one entry an epoch (:func:`inforec.train.fit`); empty where the trained model was
