@@ -86,6 +86,13 @@ def test_quoted_names_exist(path):
     assert not missing
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_no_formula_needs_an_extension_from_the_network(path):
+    """MathJax fetches these on demand; without a network all formulas of the page stay raw."""
+    macros = r"\\(boldsymbol|cancel|bcancel|xcancel|color|textcolor|bbox|unicode|enclose|ce|pu)\b"
+    assert re.findall(macros, path.read_text(encoding="utf-8")) == []
+
+
 def resolve(name):
     """The module or object with a dotted name."""
     parts = name.split(".")

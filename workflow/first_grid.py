@@ -16,17 +16,14 @@ from __future__ import annotations
 
 import argparse
 import random
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from itertools import chain
-from multiprocessing import get_context
 
-import torch
-from als import AlsConfig, run_als
-from tqdm import tqdm
+from als import AlsConfig
+from runs import run_all
 
 from inforec import results
-from inforec.experiment import RunConfig, run
+from inforec.experiment import RunConfig
 
 BUDGET = 16  # settings drawn for each method
 SEEDS = (0, 1, 2)
@@ -129,23 +126,6 @@ def reranked() -> list[RunConfig]:
         for seed in SEEDS
         for trade_off in TRADE_OFFS
     ]
-
-
-def _one(config, study: str) -> None:
-    torch.set_num_threads(1)
-    folder = results.root() / study
-    if isinstance(config, AlsConfig):
-        run_als(config, results=folder)
-    else:
-        run(config, results=folder, progress=False)
-
-
-def run_all(name: str, configs: list, study: str, jobs: int) -> None:
-    """Run a stage's configurations in ``jobs`` processes with one thread each."""
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_one, config, study) for config in configs]
-        for future in tqdm(as_completed(futures), total=len(futures), desc=name):
-            future.result()
 
 
 def main() -> None:

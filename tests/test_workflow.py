@@ -1,0 +1,99 @@
+"""The searches and grids behind the book's tables, on a data set of a second."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import inforec
+from inforec import results
+from inforec.models import REGISTRY
+
+
+@pytest.fixture
+def workflow(monkeypatch, tmp_path):
+    """The modules runs and study, with a results folder of their own."""
+    for name in ("optuna", "implicit", "threadpoolctl"):
+        pytest.importorskip(name, reason="the extra `workflow` is not installed")
+    monkeypatch.syspath_prepend(Path(inforec.__file__).parents[2] / "workflow")
+    monkeypatch.setenv("INFOREC_RESULTS", str(tmp_path))
+    import runs
+    import study
+
+    return runs, study
+
+
+@pytest.fixture
+def method(workflow, tiny_folder):
+    runs, _ = workflow
+    fixed = {"dataset": str(tiny_folder), "model": "mf", "options.dim": 4, "epochs": 2, "k": 20}
+    space = {"learning_rate": (0.001, 0.1), "options.cosine": [False, True]}
+    return runs.Method({**fixed, "candidates": 20, "device": "cpu"}, space)
+
+
+@pytest.mark.filterwarnings("default")  # optuna announces what it may change
+def test_a_search_keeps_its_budget_and_goes_on_where_it_stopped(workflow, method, tmp_path):
+    runs, _ = workflow
+    whole = runs.search(method, "whole", 5)
+    assert len(whole) == len(results.load(tmp_path / "whole")) == 5
+    assert len({config.learning_rate for config in whole}) == 5
+    runs.search(method, "stopped", 2)
+    first = {r.run_id: r.provenance["date"] for r in results.load(tmp_path / "stopped")}
+    again = runs.search(method, "stopped", 5)
+    # How many trials are drawn at random depends on the budget; the first two are either way.
+    assert again[:2] == whole[:2] and len(again) == 5
+    kept = {r.run_id: r.provenance["date"] for r in results.load(tmp_path / "stopped")}
+    assert {name: kept[name] for name in first} == first and len(kept) == 5
+    assert runs.search(method, "whole", 5) == whole
+
+
+@pytest.mark.filterwarnings("default")
+def test_validation_chooses(workflow, method, tmp_path):
+    runs, _ = workflow
+    tried = runs.search(method, "tune", 4)
+    best = runs.best(tried, "tune")
+    values = {r.run_id: r.valid["ndcg@20"] for r in results.load(tmp_path / "tune")}
+    assert values[results.run_id(best.to_dict())] == max(values.values())
+    # A setting without a record is never chosen.
+    assert runs.best([replace(best, seed=9), best], "tune") == best
+
+
+@pytest.mark.filterwarnings("default")
+def test_every_variant_of_a_method_has_seen_the_same_number_of_settings(
+    workflow, method, tmp_path, monkeypatch
+):
+    _, study = workflow
+    monkeypatch.setitem(study.METHODS, "MF", replace(method, fixed={"model": "mf"}))
+    fixed = {n: v for n, v in method.fixed.items() if n != "model"}
+    grid = study.Study(fixed, budget=3, seeds=2)
+    chosen = study.tune("tiny", grid, "MF")
+    assert list(chosen) == ["MF", "MF + terms"]
+    records = results.load(tmp_path / "tiny-tune")
+    plain = [r for r in records if results.method(r) == "MF"]
+    terms = [r for r in records if results.method(r) == "MF + terms"]
+    assert (len(plain), len(terms)) == (3, 1)  # two of the three are shared
+    assert terms[0].config["learning_rate"] in {r.config["learning_rate"] for r in plain}
+    assert [c.seed for c in study.seeded(chosen["MF"], 2)] == [0, 1]
+
+
+def test_closed_forms_need_one_seed_and_every_decision_is_valid(workflow):
+    runs, study = workflow
+    config = runs.Method({"model": "ease"}).config()
+    assert study.seeded(config, 5) == [config]
+    everything, few = study.decisions(True), study.decisions(False)
+    assert all(decision in everything for decision in few)
+    assert {decision["reranker"] for decision in few} == {
+        *("steck", "decaying_attention", "tilt", "tilt_steck")
+    }
+    ids = {results.run_id(replace(config, **decision).to_dict()) for decision in everything}
+    assert len(ids) == len(everything)
+
+
+def test_the_studies_name_methods_that_exist(workflow):
+    _, study = workflow
+    assert {m.fixed["model"] for m in study.METHODS.values()} == set(REGISTRY)
+    for name, one in study.STUDIES.items():
+        assert set(one.methods) <= set(study.METHODS), name
+        assert one.budget % 3 == 0 and one.seeds >= 5, name
+        for method in one.methods:
+            study._with(study.METHODS[method], one.fixed).config()
