@@ -17,11 +17,14 @@ Runs whose records exist are not repeated, so the command may be stopped and sta
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import torch
 from runs import Method, best, in_parallel, run_all, search
 
+from inforec import data, results
 from inforec.experiment import RunConfig
 from inforec.models import REGISTRY
 
@@ -100,7 +103,7 @@ class Study:
     budget: int
     seeds: int
     methods: tuple[str, ...] = tuple(METHODS)
-    fronts: tuple[str, ...] = ("EASE", "LightGCN", "LightGCN + terms", "LightGCN + layer")
+    fronts: tuple[str, ...] = ("EASE", "LightGCN", "LightGCN + terms")
 
 
 SMALL = ("popularity", "ItemKNN", "EASE", "MF", "LightGCN", "XSimGCL")
@@ -186,6 +189,61 @@ def decisions(full: bool) -> list[dict]:
     return [{**shared, **kind} for kind in kinds if full or kind in one_of_each]
 
 
+def explorer(name: str, base: RunConfig) -> None:
+    """Write what two users are shown under each decision, for the sliders of the book's page.
+
+    ``results/NAME/explorer.lists`` is JSON: ``categories``, their names; ``titles``, by item number
+    (title, category numbers); ``users``, by original id ``interest``, P_u, and ``lists``, by
+    "reranker tilt_alpha trade_off" the item numbers, best first. It needs the arrays beside the
+    records, which are not committed, so it is written where the runs were made. The users have at
+    least 20 training items and a narrow and a middling P_u.
+
+    Args:
+        name: of the study.
+        base: the chosen setting whose lists are reranked, with its first seed.
+    """
+    dataset = data.load(
+        base.dataset,
+        split=base.split,
+        min_rating=base.min_rating,
+        min_interactions=base.min_interactions,
+        seed=base.split_seed,
+    )
+    if dataset.item_titles is None or dataset.category_NC is None:
+        return
+    folder = results.root() / name
+    entropy_U = torch.special.entr(dataset.interest_UC.double()).sum(1)
+    active_U = (dataset.train.user_counts >= 20).nonzero()[:, 0]
+    ranked_U = active_U[entropy_U[active_U].argsort(stable=True)]
+    users = [int(ranked_U[len(ranked_U) // part]) for part in (10, 2)]
+    lists = {user: {} for user in users}
+    for decision in ({}, *decisions(full=True)):
+        config = replace(base, **decision)
+        record = results.find(config.to_dict(), folder)
+        if record is None or record.arrays is None:
+            print(f"explorer: the lists of {decision or 'the plain model'} are not in {folder}")
+            return
+        key = f"{config.reranker} {config.tilt_alpha:g} {config.trade_off:g}"
+        for user in users:
+            lists[user][key] = [int(item) for item in record.top[user] if item >= 0]
+    items = {i for of_user in lists.values() for shown in of_user.values() for i in shown}
+    body = {
+        "categories": list(dataset.category_names),
+        "titles": {
+            str(i): [dataset.item_titles[i], dataset.category_NC[i].nonzero()[:, 0].tolist()]
+            for i in sorted(items)
+        },
+        "users": {
+            str(dataset.user_ids[user]): {
+                "interest": [round(share, 4) for share in dataset.interest_UC[user].tolist()],
+                "lists": lists[user],
+            }
+            for user in users
+        },
+    }
+    (folder / "explorer.lists").write_text(json.dumps(body) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=STUDIES)
@@ -205,6 +263,8 @@ def main() -> None:
         for decision in decisions(row in study.fronts)
     ]
     run_all("decide", runs, name, given.jobs, per_user=True)
+    if "LightGCN" in chosen:
+        explorer(name, chosen["LightGCN"])
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from inforec.types import Query
 
 LOSSES = ("softmax", "bpr", "sampled_softmax", "own")
 RERANKERS = ("none", "steck", "decaying_attention", "tilt", "tilt_steck")
-USER_METRICS = ("ndcg", "recall", "calibration_kl")  # kept for every user where a test needs them
+USER_METRICS = ("ndcg", "calibration_kl")  # kept for every user where a test needs them
 # What is decided after training: runs that differ only here share one trained model.
 DECISION = ("reranker", "trade_off", "tilt_alpha", "decay", "rerank_perplexity", "candidates")
 

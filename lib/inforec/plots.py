@@ -327,7 +327,14 @@ def by_group(axis: Axes, groups_by_name: Mapping[str, Sequence[Group]]) -> None:
         axis.legend()
 
 
-def _interval(axis, x_ends, y_ends, middle, number: int, sure: bool) -> None:
+def _interval(
+    axis: Axes,
+    x_ends: tuple[float, float],
+    y_ends: tuple[float, float],
+    middle: tuple[float, float],
+    number: int,
+    sure: bool,
+) -> None:
     """A line with a cap at each end and a marker at the middle, hollow unless ``sure``."""
     colour = PALETTE[number]
     cap = "|" if y_ends[0] == y_ends[1] else "_"
@@ -374,8 +381,9 @@ _EXPLORER_CSS = """
 .front-explorer figcaption { font-weight: 600; margin: 0.6em 0 0.2em; text-align: left; }
 .front-explorer svg { display: block; width: 100%; max-width: 30rem; height: auto; }
 .front-explorer svg text { fill: currentColor; font: 12px sans-serif; }
-.front-explorer .fe-controls label { display: grid; grid-template-columns: 5em 1fr 4em;
-  gap: 0.6em; align-items: center; max-width: 40rem; min-height: 2.2em; }
+.front-explorer .fe-controls label { display: grid;
+  grid-template-columns: minmax(3em, max-content) 1fr 3.5em; gap: 0.6em;
+  align-items: center; max-width: 40rem; min-height: 2.2em; }
 .front-explorer [hidden] { display: none; }
 .front-explorer input { width: 100%; margin: 0; accent-color: var(--fe-accent); }
 .front-explorer .fe-state { margin: 0.3em 0; font-variant-numeric: tabular-nums; }
@@ -384,9 +392,7 @@ _EXPLORER_CSS = """
 .front-explorer ol { columns: 2 17rem; margin: 0.2em 0; padding: 0; list-style-position: inside; }
 .front-explorer li { break-inside: avoid; margin: 0.15em 0; }
 .front-explorer li small { opacity: 0.75; font-size: 0.85em; }
-.front-explorer .fe-new b { border-bottom: 2px solid var(--fe-accent); }
-.front-explorer li b { font-weight: 400; }
-.front-explorer .fe-new b { font-weight: 700; }
+.front-explorer .fe-new span { border-bottom: 2px solid var(--fe-accent); }
 """
 
 _EXPLORER_JS = """
@@ -399,7 +405,7 @@ _EXPLORER_JS = """
   const first = new Set(data.lists[0]);
   function entry(item) {
     const line = document.createElement("li");
-    const title = document.createElement("b"), kinds = document.createElement("small");
+    const title = document.createElement("span"), kinds = document.createElement("small");
     title.textContent = data.items[item][0];
     kinds.textContent = data.items[item][1];
     line.append(title, " ", kinds);
@@ -494,7 +500,7 @@ def front_explorer(
         "values": list(values.values()),
         "states": [
             ", ".join(f"{name} = {value}" for name, value in zip(values, setting, strict=True))
-            + f": {metrics[0]} {y:.3f}, {metrics[1]} {x:.3f}"
+            + f" · {metrics[0]}: {y:.3f} · {metrics[1]}: {x:.3f}"
             for setting, (y, x) in zip(settings, point_S2, strict=True)
         ],
         "places": place(point_S2),
@@ -508,11 +514,11 @@ def front_explorer(
     controls = "".join(
         f"<label>{html.escape(slider)}"
         f'<input type="range" min="0" max="{len(grid) - 1}" step="1" value="0">'
-        f"<output>{html.escape(grid[0])}</output></label>"
+        f"<span>{html.escape(grid[0])}</span></label>"
         for slider, grid in values.items()
     )
     lines = "".join(
-        f"<li><b>{html.escape(title)}</b> <small>{html.escape(kinds)}</small></li>"
+        f"<li><span>{html.escape(title)}</span> <small>{html.escape(kinds)}</small></li>"
         for title, kinds in pairs[0]
     )
     user = html.escape(user)

@@ -299,7 +299,7 @@ def tilt(
         alpha: weight of the divergence, in units of the scores; 0 tilts nothing.
         temperature: a positive number or a (B,) tensor.
         exclude_BT: (B, T) int64 items that get probability 0, padded with -1.
-        tolerance: largest error max_c |lambda_c q_c / alpha - p_c| of a user.
+        tolerance: largest error, over the categories, of lambda_c q_c / alpha against p_c.
 
     Returns:
         :class:`Tilt`; ``tilt(...).top(k)`` is the list.

@@ -38,6 +38,7 @@ class CGI(TwoViews):
 
     Differences from the authors' code (github.com/weicy15/CGI), by which we went where the abstract
     is silent:
+
     1. the loss chosen outside trains the score that is served, the sum of the three views, where
        the code has the ranking loss of the whole graph's view;
     2. the views' own ranking loss is bpr for batches of pairs, as in the code, and a softmax over

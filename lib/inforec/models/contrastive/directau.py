@@ -19,7 +19,7 @@ from inforec.types import PAD, Batch, Output
 
 class DirectAU(LightGCN):
     """Wang et al. (2022), "Towards Representation Alignment and Uniformity in Collaborative
-    Filtering", section 4.
+    Filtering", section 4::
 
         l_align   = mean over pairs of || f(u) - f(i) ||^2
         l_uniform = 1/2 log mean_{u,u'} exp(-2 || f(u) - f(u') ||^2)
@@ -32,6 +32,7 @@ class DirectAU(LightGCN):
     and also goes next to a ranking loss.
 
     Differences from the paper and its code:
+
     1. with batches of users (all of a user's items at once) a user counts once in its uniformity;
     2. ``cosine`` scores by the vectors that are trained; without it, as in the code, by the dot
        product of the same vectors before they are normalised;

@@ -29,6 +29,7 @@ class SGL(TwoViews):
     every layer. Ranking uses the whole graph.
 
     Differences from the paper and its code:
+
     1. the negatives are the batch's other users (or items), not all of them;
     2. the contrast is a mean over the distinct users, and one over the distinct items, of the
        batch, where the paper sums; ``weight`` is on that scale;
