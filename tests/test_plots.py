@@ -3,8 +3,11 @@
 Shape letters: C categories.
 """
 
+import html
+import itertools
 import json
 import math
+import re
 from html.parser import HTMLParser
 
 import matplotlib
@@ -17,7 +20,7 @@ import pytest
 import torch
 
 from inforec import plots
-from inforec.significance import bootstrap_by_group
+from inforec.significance import Difference, Group, hypervolume
 
 
 @pytest.fixture(autouse=True)
@@ -88,152 +91,309 @@ def test_palette_differs_in_lightness():
     assert min(abs(a - b) for i, a in enumerate(grey) for b in grey[:i]) > 0.1
 
 
-# ---- fronts, intervals, groups ------------------------------------------------------------------
+# ---- fronts and intervals -----------------------------------------------------------------------
+
+POINTS = [(0.30, 0.40), (0.28, 0.10), (0.27, 0.20), (0.25, 0.05)]  # ndcg, calibration_kl
+CORNERS = {  # by (more of the first is better, more of the second): the same figure, mirrored
+    (True, False): (1, 1),
+    (True, True): (1, -1),
+    (False, False): (-1, 1),
+    (False, True): (-1, -1),
+}
 
 
-def lines_named(axis, name):
-    return [line for line in axis.lines if line.get_label() == name]
-
-
-def test_a_front_is_a_step_line_through_what_nothing_beats():
+def test_front_has_the_second_metric_across_and_hollow_markers_for_the_dominated():
     _, axis = plt.subplots()
-    # (ndcg up, kl down): the third is beaten by the second.
-    points = [(0.30, 0.5), (0.28, 0.2), (0.27, 0.3), (0.25, 0.1)]
-    plots.front(axis, {"ours": points, "one": [(0.2, 0.4)]})
-    (line,) = lines_named(axis, "ours")
-    np.testing.assert_allclose(line.get_xdata(), [0.1, 0.2, 0.5])
-    np.testing.assert_allclose(line.get_ydata(), [0.25, 0.28, 0.30])
-    assert line.get_drawstyle() == "steps-post"
-    hollow = axis.lines[axis.lines.index(line) + 1]
-    assert hollow.get_markerfacecolor() == "none"
-    assert (hollow.get_xdata().tolist(), hollow.get_ydata().tolist()) == ([0.3], [0.27])
+    plots.front(axis, {"a": POINTS, "b": [(0.26, 0.30)]})
+    steps, dominated, single, none = axis.lines
+    assert list(zip(steps.get_xdata(), steps.get_ydata(), strict=True)) == [
+        *((0.05, 0.25), (0.10, 0.28), (0.40, 0.30)),
+    ]
+    assert steps.get_drawstyle() == "steps-post"
+    assert list(zip(dominated.get_xdata(), dominated.get_ydata(), strict=True)) == [(0.20, 0.27)]
+    assert dominated.get_markerfacecolor() == "none" != steps.get_markerfacecolor()
+    assert (list(single.get_xdata()), list(none.get_xdata())) == ([0.30], [])
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
 
 
-def test_a_reference_bounds_the_front():
+@pytest.mark.parametrize("maximise", CORNERS)
+def test_front_shades_the_area_that_hypervolume_measures(maximise):
+    sign_M = np.array(CORNERS[maximise])
+    points_PM = np.array([*POINTS, (0.18, 0.01), (0.5, 0.7)]) * sign_M  # the last two do not count
+    reference = tuple((np.array([0.2, 0.6]) * sign_M).tolist())
     _, axis = plt.subplots()
-    plots.front(axis, {"ours": [(0.30, 0.5), (0.28, 0.2)]}, reference=(0.26, 0.4))
-    (line,) = lines_named(axis, "ours")
-    np.testing.assert_allclose(line.get_xdata(), [0.2, 0.2, 0.4])
-    np.testing.assert_allclose(line.get_ydata(), [0.26, 0.28, 0.28])
-    (cross,) = lines_named(axis, "reference")
-    assert (*cross.get_xdata(), *cross.get_ydata()) == (0.4, 0.26)
-    with pytest.raises(ValueError, match=r"points_by_name has 9 methods: expected at most 8"):
-        plots.front(axis, {str(n): [(0.1, 0.1)] for n in range(9)})
+    plots.front(axis, {"a": points_PM}, maximise=maximise, reference=reference)
+    (shade,) = axis.collections
+    x, y = shade.get_paths()[0].vertices[:-1].T
+    area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+    assert area == pytest.approx(hypervolume(points_PM, reference, maximise=maximise), rel=1e-9)
+    steps, left, cross = axis.lines
+    # The line goes round the shade, and only its settings have markers.
+    assert set(steps.get_xdata()) == set(x) and set(steps.get_ydata()) <= set(y)
+    marked = np.array(list(zip(*steps.get_data(), strict=True)))[steps.get_markevery()]
+    assert sorted(marked[:, 0] * sign_M[1]) == [0.05, 0.10, 0.40]
+    assert len(left.get_xdata()) == 3
+    assert (cross.get_xdata()[0], cross.get_ydata()[0]) == reference[::-1]
 
 
-def test_intervals_are_filled_where_they_exclude_zero():
+def test_front_without_a_point_above_the_reference_draws_only_hollow_ones():
     _, axis = plt.subplots()
-    plots.difference_intervals(axis, [("sure", 0.2, 0.1, 0.3), ("not", 0.0, -0.1, 0.2)])
-    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["not", "sure"]
-    assert np.asarray(axis.lines[0].get_xdata()).tolist() == [0.0, 0.0]  # the line at zero
-    drawn = [(line.get_xdata().tolist(), line.get_markerfacecolor()) for line in axis.lines[1:]]
-    (not_ends, _), (not_middle, not_face), (ends, _), (middle, face) = drawn
-    assert (not_ends, not_middle, not_face) == ([-0.1, 0.2], [0.0], "white")
-    assert (ends, middle) == ([0.1, 0.3], [0.2]) and face != "white"
+    plots.front(axis, {"a": POINTS}, reference=(0.5, 0.01))
+    steps, left, _ = axis.lines
+    assert len(steps.get_xdata()) == 0 and len(left.get_xdata()) == len(POINTS)
+    assert not axis.collections
 
 
-def test_groups_stand_side_by_side_and_must_be_the_same():
-    random = np.random.default_rng(0)
-    key_U, first_U, second_U = random.random((3, 200))
-    groups = bootstrap_by_group(first_U, second_U, key_U, groups=4, samples=50)
+def test_eight_methods_have_eight_looks_and_nine_are_refused():
     _, axis = plt.subplots()
-    plots.by_group(axis, {"a": groups, "b": groups})
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == [g.label for g in groups]
-    means = [line.get_ydata()[0] for line in axis.lines if len(line.get_xdata()) == 1]
-    np.testing.assert_allclose(means, 2 * [g.difference.difference for g in groups])
-    other = bootstrap_by_group(first_U, second_U, key_U, groups=3, samples=50)
-    with pytest.raises(ValueError, match=r"groups_by_name\['b'\] has groups"):
-        plots.by_group(axis, {"a": groups, "b": other})
+    plots.front(axis, {f"m{k}": POINTS for k in range(8)})
+    lines = axis.lines[::2]
+    for look in (matplotlib.lines.Line2D.get_color, matplotlib.lines.Line2D.get_marker):
+        assert len({look(line) for line in lines}) == 8
+    for first, second in itertools.pairwise(lines):
+        assert first._dash_pattern != second._dash_pattern  # neighbours differ in dashes too
+    with pytest.raises(ValueError, match="points_by_name has 9 methods: expected at most 8"):
+        plots.front(axis, {f"m{k}": POINTS for k in range(9)})
+
+
+def is_hollow(line):
+    return line.get_markerfacecolor() == "white"
+
+
+def test_difference_intervals_put_the_first_row_on_top_and_fill_the_sure_ones():
+    _, axis = plt.subplots()
+    rows = [("gains", 0.2, 0.1, 0.3), ("unsure", 0.1, -0.1, 0.3), ("pays", -0.2, -0.3, -0.1)]
+    plots.difference_intervals(axis, rows)
+    zero, *drawn = axis.lines
+    assert list(zero.get_xdata()) == [0.0, 0.0]
+    names = [tick.get_text() for tick in axis.get_yticklabels()]
+    assert names == ["pays", "unsure", "gains"]
+    by_name = {row[0]: row[1:] for row in rows}
+    for place, (span, middle) in enumerate(zip(drawn[::2], drawn[1::2], strict=True)):
+        difference, low, high = by_name[names[place]]
+        assert list(span.get_xdata()) == [low, high] and list(span.get_ydata()) == [place, place]
+        assert (middle.get_xdata()[0], middle.get_ydata()[0]) == (difference, place)
+        assert is_hollow(middle) == (names[place] == "unsure")
+
+
+def group(low, high, difference, ends):
+    return Group(low, high, Difference(0.0, -difference, difference, *ends, 0.95, 10))
+
+
+def test_by_group_draws_every_method_beside_the_others():
+    _, axis = plt.subplots()
+    first = [group(1, 4, 0.2, (0.1, 0.3)), group(5, 9, -0.1, (-0.3, 0.1))]
+    second = [group(1, 4, -0.2, (-0.3, -0.1)), group(5, 9, 0.0, (-0.1, 0.1))]
+    plots.by_group(axis, {"tilt": first, "greedy": second})
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1–4", "5–9"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["tilt", "greedy"]
+    drawn = [line for line in axis.lines[1:] if len(line.get_xdata())]
+    spans, middles = drawn[::2], drawn[1::2]
+    for found, span, middle in zip(first + second, spans, middles, strict=True):
+        wanted = found.difference
+        assert list(span.get_ydata()) == [wanted.low, wanted.high]
+        assert middle.get_ydata()[0] == wanted.difference
+        assert is_hollow(middle) != wanted.excludes_zero
+    places = [middle.get_xdata()[0] for middle in middles]
+    assert [round(place) for place in places] == [0, 1, 0, 1] and len(set(places)) == 4
+    assert len({middle.get_marker() for middle in middles}) == 2
+
+
+def test_by_group_refuses_other_groups_and_too_many_methods():
+    _, axis = plt.subplots()
+    groups = [group(1, 4, 0.2, (0.1, 0.3))]
+    with pytest.raises(ValueError, match=r"groups_by_name\['b'\] has groups \['1–5'\]"):
+        plots.by_group(axis, {"a": groups, "b": [group(1, 5, 0.2, (0.1, 0.3))]})
+    for names in ("", "abcd"):
+        with pytest.raises(ValueError, match=f"has {len(names)} methods: expected 1 to 3"):
+            plots.by_group(axis, dict.fromkeys(names, groups))
 
 
 # ---- the figure with sliders --------------------------------------------------------------------
 
-TITLE = 'A </script><b>film</b> & "more"'
-
-
-def explorer(**changes):
-    given = {
-        "sliders": {"alpha": [0, 1], "beta": [0.5, 2, 4]},
-        "points": [(0.3 - 0.01 * n, 0.5 - 0.05 * n) for n in range(6)],
-        "lists": [[(TITLE, ["Drama"]), (f"film {n}", ["War", "Comedy"])] for n in range(6)],
-        "laws": [[0.5, 0.25, 0.25]] * 5 + [[0.0, 0.5, 0.5]],
-        "interest": [0.2, 0.3, 0.5],
-        "category_names": ["Drama", "War", "Comedy"],
-        "others": {"EASE": (0.31, 0.4)},
-    }
-    return plots.front_explorer(**{**given, **changes})
+VOID = {"input", "br", "hr", "img", "meta", "link"}
+ALPHAS, BETAS = [0.0, 0.5, 2.0], [0.0, 8.0]
+NASTY = '</script><script>alert(1)</script> & "<b>$4 question$</b>" <!-- 日本'
 
 
 class Page(HTMLParser):
-    """The tags of a page, which must close in order, and the text of its scripts."""
-
-    VOID = ("input", "path", "circle", "rect", "line")
+    """Every tag with its attributes and text; asserts that tags nest and close."""
 
     def __init__(self, text):
-        super().__init__()
-        self.open, self.ids, self.links, self.data = [], [], [], ""
-        self.labels, self.inputs, self.items = 0, [], 0
+        super().__init__(convert_charrefs=True)
+        self.open, self.found = [], []
         self.feed(text)
         self.close()
         assert self.open == []
 
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.ids += [attrs["id"]] if "id" in attrs else []
-        self.links += [attrs[name] for name in ("src", "href") if name in attrs]
-        self.labels += tag == "label"
-        self.items += tag == "li"
-        if tag == "input":
-            self.inputs.append(attrs)
-        if tag not in self.VOID:
-            self.open.append((tag, attrs))
+    def handle_starttag(self, tag, attributes):
+        assert len({name for name, _ in attributes}) == len(attributes)
+        element = {"tag": tag, "text": "", **dict(attributes)}
+        self.found.append(element)
+        if tag not in VOID:
+            self.open.append(element)
 
-    def handle_startendtag(self, tag, attrs):
-        pass
+    def handle_startendtag(self, tag, attributes):
+        self.found.append({"tag": tag, "text": "", **dict(attributes)})
 
     def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop()[0] == tag
+        assert self.open.pop()["tag"] == tag
 
     def handle_data(self, text):
-        tag, attrs = self.open[-1] if self.open else ("", {})
-        if tag == "script" and attrs.get("type") == "application/json":
-            self.data += text
+        for element in self.open:
+            element["text"] += text
+
+    def all(self, tag, kind=None):
+        return [e for e in self.found if e["tag"] == tag and kind in (None, e.get("class"))]
+
+    def data(self):
+        (script,) = [e for e in self.all("script") if e.get("type") == "application/json"]
+        return json.loads(script["text"])
 
 
-def test_the_explorer_holds_every_setting_and_escapes_what_it_shows():
+def explorer(**changes):
+    settings = list(itertools.product(ALPHAS, BETAS))
+    arguments = {
+        "sliders": {"α": ALPHAS, "β": BETAS},
+        "points": [(0.3 - 0.01 * a, 0.4 / (1 + a) + 0.001 * b) for a, b in settings],
+        "lists": [[(NASTY, ["Drama", "War <b>"]), (f"film {a:g} {b:g}", [])] for a, b in settings],
+        "laws": [(0.5, 0.5 - 0.1 * a, 0.1 * a) for a, _ in settings],
+        "interest": [0.2, 0.3, 0.5],
+        "category_names": ["Drama", "<War>", "Film-Noir"],
+        "user": "user <b>7</b>",
+        "others": {"EASE <i>": (0.31, 0.45)},
+        **changes,
+    }
+    return plots.front_explorer(**arguments)
+
+
+def test_explorer_is_well_formed_and_needs_no_network():
     text = explorer()
     page = Page(text)
-    data = json.loads(page.data)
-    assert data["values"] == [["0", "1"], ["0.5", "2", "4"]]
-    assert [len(data[name]) for name in ("places", "states", "lists", "bars")] == [6] * 4
-    assert data["states"][4].startswith("alpha = 1, beta = 2 · ndcg@20: 0.260")
-    titles = [[data["items"][item][0] for item in shown] for shown in data["lists"]]
-    assert titles == [[TITLE, f"film {n}"] for n in range(6)]
-    assert "<b>" not in text and "&lt;/script&gt;" in text and page.items == 2
-    # The bars are in proportion to the list's shares of 1/2, 1/4 and 1/4.
-    widths = np.array(data["bars"])
-    wanted = widths.max() * np.array([0.5, 0.5, 1.0])
-    np.testing.assert_allclose(sorted(widths[0]), wanted, atol=0.1)
+    assert "http" not in text and "//" not in re.sub(r"<script type.*?</script>", "", text)
+    assert not [e for e in page.found if e.keys() & {"src", "href", "xlink:href", "onclick"}]
+    assert [e["type"] for e in page.all("script") if "type" in e] == ["application/json"]
+    assert len(page.all("script")) == 2
+    ids = [e["id"] for e in page.found if "id" in e]
+    for reference in re.findall(r"url\(#([^)]+)\)", text):
+        assert reference in ids
+    assert "tex2jax_ignore" in page.found[0]["class"]
 
 
-def test_the_explorer_stands_alone_and_can_be_used_with_keys():
-    first, second = Page(explorer()), Page(explorer())
-    assert first.links == second.links == [] and not set(first.ids) & set(second.ids)
-    assert [each["type"] for each in first.inputs] == ["range"] * 2 and first.labels == 2
-    assert [each["max"] for each in first.inputs] == ["1", "2"]
-    assert "http" not in explorer().lower()
+def test_explorer_escapes_and_keeps_every_text():
+    page = Page(explorer())
+    titles = [line["text"] for line in page.all("li")]
+    assert titles == [f"{NASTY} Drama, War <b>", "film 0 0 "]
+    assert page.data()["items"][0] == [NASTY, "Drama, War <b>"]
+    assert not page.all("b")
+    words = [e["text"] for e in page.all("text")]
+    for word in ("Drama", "<War>", "Film-Noir", "EASE <i>"):
+        assert word in words
+    captions = " ".join(e["text"] for e in page.all("figcaption"))
+    assert captions.count("user <b>7</b>") == 2
+    assert html.escape(NASTY) in explorer() and NASTY not in explorer()
+
+
+def test_explorer_shows_the_first_setting_without_javascript():
+    page = Page(explorer())
+    (controls,) = page.all("div", "fe-controls")
+    assert "hidden" in controls  # sliders that would do nothing
+    data = page.data()
+    (state,) = page.all("p", "fe-state")
+    assert state["text"] == data["states"][0]
+    assert state["text"] == "α = 0, β = 0 · ndcg@20: 0.300 · calibration_kl@20, nats: 0.400"
+    x, y = data["places"][0]
+    (point,) = page.all("circle", "fe-point")
+    assert point["transform"] == f"translate({x} {y})"
+    (across,), (down,) = page.all("line", "fe-across"), page.all("line", "fe-down")
+    assert (across["y1"], across["y2"], down["x1"], down["x2"]) == (str(y), str(y), str(x), str(x))
+    assert [float(bar["width"]) for bar in page.all("rect", "fe-bar")] == data["bars"][0]
+    assert [share["text"] for share in page.all("text", "fe-share")] == data["shares"][0]
+    assert [" ".join(data["items"][i]) for i in data["lists"][0]] == [
+        line["text"] for line in page.all("li")
+    ]
+
+
+def test_explorer_has_a_labelled_slider_for_each_setting():
+    page = Page(explorer())
+    labels, inputs = page.all("label"), page.all("input")
+    assert [label["text"][0] for label in labels] == ["α", "β"]
+    assert [(e["type"], e["min"], e["max"], e["step"], e["value"]) for e in inputs] == [
+        *(("range", "0", "2", "1", "0"), ("range", "0", "1", "1", "0")),
+    ]
+    assert page.data()["values"] == [["0", "0.5", "2"], ["0", "8"]]
+
+
+def test_explorer_holds_every_setting_with_the_last_slider_fastest():
+    data = Page(explorer()).data()
+    states = data["states"]
+    assert [state.split(" · ")[0] for state in states] == [
+        f"α = {a:g}, β = {b:g}" for a in ALPHAS for b in BETAS
+    ]
+    shown = [[data["items"][i][0] for i in numbers] for numbers in data["lists"]]
+    assert shown == [[NASTY, f"film {a:g} {b:g}"] for a in ALPHAS for b in BETAS]
+    assert len(data["items"]) == 7  # each item is stored once
+    # Bars: the largest shares first (all three reach 0.5), widths in proportion.
+    assert data["shares"][4] == ["50%", "30%", "20%"]
+    assert data["bars"][4] == pytest.approx([188.0, 188 * 0.3 / 0.5, 188 * 0.2 / 0.5], abs=0.05)
+
+
+def test_explorer_gives_bars_to_the_largest_categories():
+    page = Page(explorer(interest=[0.1, 0.2, 0.7], laws=[(0.5, 0.4, 0.1)] * 6, most=2))
+    assert page.data()["shares"] == [["10%", "50%"]] * 6  # of the third category and the first
+    assert len(page.all("rect", "fe-bar")) == 2
+
+
+def test_explorer_places_points_by_their_metrics():
+    data = Page(explorer()).data()
+    place_S2 = np.array(data["places"])
+    for axis, sign, values in (
+        (0, 1, [0.4 / (1 + a) + 0.001 * b for a in ALPHAS for b in BETAS]),
+        (1, -1, [0.3 - 0.01 * a for a in ALPHAS for _ in BETAS]),
+    ):
+        slope, _ = np.polyfit(values, place_S2[:, axis], 1)
+        assert sign * slope > 0
+        assert np.corrcoef(values, place_S2[:, axis])[0, 1] * sign > 0.9999
+    assert (place_S2[:, 0] > 52).all() and (place_S2[:, 0] < 348).all()
+    assert (place_S2[:, 1] > 12).all() and (place_S2[:, 1] < 232).all()
+    # Only beta = 0 is on the front: a larger beta has the same ndcg and a larger divergence.
+    (steps,) = Page(explorer()).all("path", "fe-front")
+    corners = re.findall(r"[MH]([\d.]+)", steps["d"])
+    assert [float(x) for x in corners] == sorted(place_S2[::2, 0])
+
+
+def test_several_explorers_share_a_page():
+    first, second = explorer(), explorer()
+    page = Page(f"<div>{first}{second}</div>")
+    ids = [e["id"] for e in page.found if "id" in e]
+    assert len(ids) == len(set(ids)) == 4
+    for text in (first, second):
+        own = Page(text).found[0]["id"]
+        assert text.count(f'("{own}");') == 1
+
+
+def test_explorer_without_spread_or_others():
+    page = Page(
+        plots.front_explorer(
+            {"λ": [0.5]}, [(0.3, 0.2)], [[]], [[1.0]], interest=[1.0], category_names=["all"]
+        )
+    )
+    assert page.data()["places"] == [[200.0, 122.0]]
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
-        ({"sliders": {}}, r"sliders=\{\}: expected at least one"),
+        ({"sliders": {}}, "sliders={}: expected at least one"),
+        ({"sliders": {"α": []}}, "expected at least one, each with a value"),
         ({"points": [(0.1, 0.2)]}, "points has 1 settings: the sliders make 6"),
-        ({"laws": [[0.5, 0.5]] * 6}, r"laws of shape \(6, 2\)"),
-        ({"interest": [0.1, math.nan, 0.5]}, "interest of shape"),
+        ({"lists": [[]] * 5}, "lists has 5 settings: the sliders make 6"),
+        ({"laws": [(0.5, 0.5)] * 6}, r"laws of shape \(6, 2\): expected finite numbers, \(6, 3\)"),
+        ({"points": [(0.1, math.nan)] * 6}, r"points of shape \(6, 2\): expected finite numbers"),
+        ({"interest": [1.0]}, r"interest of shape \(1,\): expected finite numbers, \(3,\)"),
+        ({"others": {"EASE": (0.1, 0.2, 0.3)}}, r"others of shape \(1, 3\)"),
     ],
 )
-def test_what_does_not_fit_the_sliders_is_named(changes, message):
+def test_explorer_names_what_does_not_fit(changes, message):
     with pytest.raises(ValueError, match=message):
         explorer(**changes)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from inforec.data import Dataset
 
 # Blue, vermilion, green and amber go from dark to light; then violet, grey, brown, sky.
-PALETTE = ["#0b3c6f", "#c8501e", "#3f9c78", "#e8a92c", "#8d6bb3", "#8c8c8c", "#4a2412", "#6fbfe6"]
+PALETTE = ["#0b3c6f", "#c8501e", "#3f9c78", "#e8a92c", "#8d6bb3", "#8c8c8c", "#4a2412", "#4aa0cf"]
 GREY = PALETTE[5]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 DASHES = ["-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2))]
@@ -245,6 +245,7 @@ def front(
             f"points_by_name has {len(points_by_name)} methods: expected at most {len(PALETTE)}"
         )
     step = "pre" if maximise[1] else "post"
+    shade = 0.2 / max(2, len(points_by_name))  # shades lie on each other; lines must stay visible
     for number, (name, points_PM) in enumerate(points_by_name.items()):
         points_PM = np.asarray(points_PM, dtype=float)
         kept = pareto_front(points_PM, maximise=maximise)
@@ -260,7 +261,7 @@ def front(
             x = np.concatenate([[last], x, x[-1:]] if maximise[1] else [x[:1], x, [last]])
             y = np.concatenate([y[:1], y, [low]] if maximise[1] else [[low], y, y[-1:]])
             marked = slice(1, -1)
-            axis.fill_between(x, low, y, step=step, color=PALETTE[number], alpha=0.08, lw=0)
+            axis.fill_between(x, low, y, step=step, color=PALETTE[number], alpha=shade, lw=0)
         look = {"color": PALETTE[number], "marker": MARKERS[number], "ms": 6.5}
         axis.plot(
             x,
