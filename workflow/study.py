@@ -80,7 +80,6 @@ METHODS = {
 TERMS = {"alpha": (0.1, 2.0), "beta": (0.3, 16.0)}
 LAYER = {"layer_alpha": (0.1, 4.0)}
 TERMED = ("MF", "LightGCN", "SGL", "SimGCL", "XSimGCL", "DirectAU", "CGI")
-LAYERED = ("LightGCN",)
 
 TRADE_OFFS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 TILTS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -96,6 +95,7 @@ class Study:
         budget: settings tried for each method, a multiple of three.
         seeds: of the chosen settings.
         methods: names in METHODS.
+        layered: the methods that are also trained with the layer.
         fronts: the rows whose lists are reranked with every setting; the others get one of each.
     """
 
@@ -103,6 +103,7 @@ class Study:
     budget: int
     seeds: int
     methods: tuple[str, ...] = tuple(METHODS)
+    layered: tuple[str, ...] = ()
     fronts: tuple[str, ...] = ("EASE", "LightGCN", "LightGCN + terms")
 
 
@@ -110,7 +111,7 @@ SMALL = ("popularity", "ItemKNN", "EASE", "MF", "LightGCN", "XSimGCL")
 # One step an epoch: as good as many small ones here, and far cheaper on a graph.
 WHOLE = {"epochs": 400, "batch_size": 65536, "validate_every": 10}
 STUDIES = {
-    "ml-100k": Study({"dataset": "ml-100k", **WHOLE}, budget=9, seeds=5),
+    "ml-100k": Study({"dataset": "ml-100k", **WHOLE}, 9, 5, layered=("LightGCN",)),
     # In the split of the papers on softmax losses, to be set beside their tables.
     "irb-ml-100k": Study(
         {"dataset": "irb-ml-100k", "split": "given", **WHOLE}, 9, 5, SMALL, fronts=("LightGCN",)
@@ -142,7 +143,7 @@ def tune(name: str, study: Study, method: str) -> dict[str, RunConfig]:
     tried = search(plain, folder, study.budget)
     chosen = {method: best(tried, folder)}
     shared = tried[: 2 * study.budget // 3]
-    for suffix, space, methods in (("terms", TERMS, TERMED), ("layer", LAYER, LAYERED)):
+    for suffix, space, methods in (("terms", TERMS, TERMED), ("layer", LAYER, study.layered)):
         if method in methods:
             base = best(shared, folder)
             further = search(_around(base, space), folder, study.budget - len(shared))
