@@ -39,9 +39,10 @@ $(VENV)/.inforec: $(VENV)/.torch pyproject.toml
 
 install: $(VENV)/.inforec ## Create .venv with everything the other targets use
 
-book: $(VENV)/.inforec ## Run the default experiment and build the book around its outputs
+book: $(VENV)/.inforec ## Run the notebooks and build the book around their outputs
 	@mkdir -p $(RUN)
 	$(PAPERMILL) $(RUN)/exp.ipynb $(PARAMETERS) </dev/null
+	$(BIN)/papermill notebooks/study.ipynb $(RUN)/study.ipynb </dev/null
 	$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going --quiet
 	@echo
 	@echo "The book is built. Open _build/html/index.html, or type: make serve"
