@@ -17,7 +17,7 @@ from inforec.experiment import LOSSES, RunConfig, run
 from inforec.metrics.calibration import calibration_kl
 from inforec.models import REGISTRY
 from inforec.train import NonFiniteLossError
-from inforec.types import Query
+from inforec.types import Batch, Output, Query
 
 LEARNED = sorted(name for name in REGISTRY if not REGISTRY[name].closed_form)
 CLOSED = sorted(name for name in REGISTRY if REGISTRY[name].closed_form)
@@ -141,6 +141,21 @@ def test_a_fixed_perplexity_makes_the_divergence_a_soft_top_k(config):
     other = quiet(replace(config, alpha=0.5))
     first, second = (r.history[0]["terms"]["category_kl"] for r in (record, other))
     assert first > 2 * second  # at the start Q_u is near uniform, its soft top 4 is not
+
+
+def test_the_soft_top_k_is_the_law_of_what_may_be_shown_measured_as_lists_are(config):
+    settings = replace(config, alpha=0.5, perplexity=4.0)
+    dataset = data.load(config.dataset)
+    user_B = torch.tensor([3, 11])
+    history_BT = dataset.train.history_UT[user_B]
+    torch.manual_seed(0)
+    logits_BN = torch.randn(2, dataset.num_items)
+    output = Output(distribution=ItemDistribution.from_logits(logits_BN))
+    term = experiment._regularizers(settings, dataset)["category_kl"]
+    law = ItemDistribution.from_logits(logits_BN, exclude_BT=history_BT).at_perplexity(4.0)
+    wanted_B = calibration_kl(dataset.interest_UC[user_B], law.mean(dataset.category_NC).double())
+    got_B = term.function(output, Batch(user_B, history_BT))
+    torch.testing.assert_close(got_B.double(), wanted_B, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision, error", [("64-true", 1e-4), ("bf16-mixed", 2e-2)])
