@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -95,6 +96,7 @@ class Study:
         budget: settings tried for each method, a multiple of three.
         seeds: of the chosen settings.
         methods: names in METHODS.
+        termed: the methods that are also trained with the terms.
         layered: the methods that are also trained with the layer.
         fronts: the rows whose lists are reranked with every setting; the others get one of each.
     """
@@ -103,6 +105,7 @@ class Study:
     budget: int
     seeds: int
     methods: tuple[str, ...] = tuple(METHODS)
+    termed: tuple[str, ...] = TERMED
     layered: tuple[str, ...] = ()
     fronts: tuple[str, ...] = ("EASE", "LightGCN", "LightGCN + terms")
 
@@ -120,18 +123,19 @@ STUDIES = {
         {"dataset": "irb-health", "split": "given", **WHOLE}, 9, 5, SMALL, fronts=("LightGCN",)
     ),
     "irb-electronic": Study(
-        {"dataset": "irb-electronic", "split": "given", "epochs": 60, "batch_size": 8192},
-        budget=3,
+        {"dataset": "irb-electronic", "split": "given", "epochs": 40, "batch_size": 8192},
+        budget=6,
         seeds=5,
         methods=SMALL,
+        termed=("LightGCN",),
         fronts=("LightGCN",),
     ),
     "irb-ml-1m": Study(
-        {"dataset": "irb-ml-1m", "split": "given", "epochs": 80, "batch_size": 131072},
-        budget=3,
+        {"dataset": "irb-ml-1m", "split": "given", "epochs": 60, "batch_size": 131072},
+        budget=6,
         seeds=5,
         methods=SMALL,
-        fronts=("LightGCN", "LightGCN + terms"),
+        fronts=("EASE", "LightGCN"),
     ),
 }
 
@@ -143,7 +147,7 @@ def tune(name: str, study: Study, method: str) -> dict[str, RunConfig]:
     tried = search(plain, folder, study.budget)
     chosen = {method: best(tried, folder)}
     shared = tried[: 2 * study.budget // 3]
-    for suffix, space, methods in (("terms", TERMS, TERMED), ("layer", LAYER, study.layered)):
+    for suffix, space, methods in (("terms", TERMS, study.termed), ("layer", LAYER, study.layered)):
         if method in methods:
             base = best(shared, folder)
             further = search(_around(base, space), folder, study.budget - len(shared))
@@ -166,6 +170,17 @@ def seeded(config: RunConfig, seeds: int) -> list[RunConfig]:
     """The setting with every seed; what has nothing to draw needs one."""
     one = REGISTRY[config.model].closed_form
     return [replace(config, seed=seed) for seed in range(1 if one else seeds)]
+
+
+def carry_over(name: str, configs: Iterable[RunConfig]) -> None:
+    """Copy what the search left of these settings: it has trained them with their first seed."""
+    folder = results.root() / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for config in configs:
+        run_id = results.run_id(config.to_dict())
+        for path in (results.root() / f"{name}-tune").glob(f"{run_id}.*"):
+            if not (folder / path.name).exists():
+                shutil.copy(path, folder)
 
 
 def decisions(full: bool) -> list[dict]:
@@ -255,6 +270,7 @@ def main() -> None:
     methods = [m for m in study.methods if m in (given.methods or study.methods)]
     answers = in_parallel("tune", tune, [(name, study, m) for m in methods], given.jobs)
     chosen = {row: config for answer in answers for row, config in answer.items()}
+    carry_over(name, chosen.values())
     runs = [c for config in chosen.values() for c in seeded(config, study.seeds)]
     run_all("compare", runs, name, given.jobs, per_user=True)
     runs = [
