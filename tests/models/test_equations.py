@@ -66,7 +66,7 @@ def test_itemknn_follows_a_double_loop(tiny, users, neighbours, shrinkage):
     model = REGISTRY["itemknn"](tiny.train, config)
     model.on_fit_start()
     takers = [{u for u, i in pairs(tiny) if i == item} for item in range(tiny.num_items)]
-    weight_NN = model.weight_NN.to_dense()
+    weight_NN = model.weight_NN.to_dense().T  # its row j holds the w_ij of all i
     for i in range(tiny.num_items):
         slow = []
         for j in range(tiny.num_items):

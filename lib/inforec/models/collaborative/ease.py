@@ -57,13 +57,13 @@ class EASE(Ranker):
     def on_fit_start(self) -> None:
         gram_NN = torch.zeros_like(self.weight_NN, dtype=torch.float64)
         for history_BT in self.train_interactions.history_UT.split(4096):
-            taken_BN = multi_hot(history_BT, self.num_items).double()
-            gram_NN += taken_BN.T @ taken_BN
+            taken_BN = multi_hot(history_BT, self.num_items)
+            gram_NN += taken_BN.T.to_sparse() @ taken_BN  # counts: exact in single precision
         gram_NN.diagonal().add_(self.config.l2)
         inverse_NN = torch.cholesky_inverse(torch.linalg.cholesky(gram_NN))
         weight_NN = -inverse_NN / inverse_NN.diagonal()
         weight_NN.fill_diagonal_(0.0)
-        self.weight_NN = weight_NN.float()
+        self.weight_NN = weight_NN.float().contiguous()  # rows in memory: they are what is summed
 
     def score(self, query: Query) -> Tensor:
-        return multi_hot(query.history, self.num_items) @ self.weight_NN
+        return multi_hot(query.history, self.num_items).to_sparse() @ self.weight_NN

@@ -73,13 +73,15 @@ class ItemKNN(Ranker):
             weight_SN /= root_N[block_S, None] * root_N + config.shrinkage + 1e-12
             weight_SN[torch.arange(len(block_S)), block_S] = 0.0
             top = weight_SN.topk(k)
-            rows.append(block_S.repeat_interleave(k))
-            columns.append(top.indices.flatten())
+            rows.append(top.indices.flatten())
+            columns.append(block_S.repeat_interleave(k))
             values.append(top.values.flatten())
+        # Row j holds the w_ij of all i: a history is then a sum of a few sparse rows.
         index = torch.stack([torch.cat(rows), torch.cat(columns)])
         self.weight_NN = torch.sparse_coo_tensor(
             index, torch.cat(values), (self.num_items, self.num_items), check_invariants=False
         ).coalesce()
 
     def score(self, query: Query) -> Tensor:
-        return (self.weight_NN @ multi_hot(query.history, self.num_items).T).T
+        taken_BN = multi_hot(query.history, self.num_items).to_sparse()
+        return (taken_BN @ self.weight_NN).to_dense()
