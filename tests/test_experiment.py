@@ -346,6 +346,7 @@ def test_the_reranker_calibrates_and_keeps_to_its_candidates(config):
 
 DECISIONS = {
     "steck": {"trade_off": 0.9},
+    "expected_ndcg": {"trade_off": 0.5},
     "decaying_attention": {"trade_off": 0.9},
     "tilt": {"tilt_alpha": 20.0},
     "tilt_steck": {"tilt_alpha": 20.0, "trade_off": 0.9},
@@ -361,6 +362,42 @@ def test_every_reranker_calibrates(config, model, reranker, perplexity):
     record = quiet(replace(plain, **settings))
     assert record.test["calibration_kl@5"] < 0.9 * quiet(plain).test["calibration_kl@5"]
     assert record.top.shape[1] == 5 and (record.top >= 0).all()
+
+
+@pytest.mark.parametrize("tilt_alpha", [0.0, 2.0])
+def test_relevance_is_a_share_of_the_expected_ndcg(config, tmp_path, tilt_alpha):
+    """The lists are those of the search with p(i | u) E[held-out items] / ideal DCG, by hand."""
+    settings = replace(
+        config, reranker="expected_ndcg", trade_off=0.3, tilt_alpha=tilt_alpha, candidates=15
+    )
+    record = quiet(settings, results=tmp_path)
+    dataset = data.load(config.dataset)
+    (weights,) = tmp_path.glob("*.weights")
+    model = REGISTRY["mf"](dataset.train, settings.model_config())
+    model.load_state_dict(torch.load(weights, weights_only=True)["model"])
+    rate = len(dataset.valid) / len(dataset.train)
+    shares = set()
+    for user in range(dataset.num_users):
+        history = dataset.train.history_UT[user]
+        taken = {int(i) for part in (history, dataset.valid.history_UT[user]) for i in part}
+        score_N = model.score(Query(torch.tensor([user]), history[None]))[0].detach()
+        score_N[[i for i in taken if i >= 0]] = -math.inf
+        score_N /= settings.temperature
+        interest_BC = dataset.interest_UC[user][None]
+        if tilt_alpha:
+            score_N = rerank.tilt(
+                score_N[None], interest_BC, dataset.category_NC, alpha=tilt_alpha, temperature=1.0
+            ).score_BN[0]
+        held = max(1.0, rate * int((history >= 0).sum()))
+        ideal = sum(1 / math.log2(1 + place) for place in range(1, min(5, round(held)) + 1))
+        shares.add(held / ideal)
+        best_M = score_N.topk(15).indices
+        chosen = rerank.expected_ndcg(
+            score_N.softmax(0)[best_M][None] * held / ideal, best_M[None], interest_BC,
+            dataset.category_NC, k=5, trade_off=0.3,
+        )[0]  # fmt: skip
+        assert record.top[user].tolist() == chosen.tolist()
+    assert len(shares) > 1
 
 
 def test_the_tilt_at_a_perplexity_is_that_of_the_soft_top_k(config, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from inforec import rerank
-from inforec.rerank import attention, decaying_attention, steck
+from inforec.rerank import attention, decaying_attention, expected_ndcg, steck
 
 B, N, M, C = 6, 15, 8, 3
 
@@ -162,8 +162,85 @@ def test_greedy_keeps_its_bound_against_the_best_of_all_lists(problem, trade_off
     "name, value", [("k", 0), ("k", M + 1), ("k", 1.5), ("trade_off", -0.1), ("trade_off", 1.1)]
 )
 def test_bad_arguments_are_named(problem, name, value):
-    with pytest.raises(ValueError, match=f"{name}={value!r}"):
-        steck(*problem, **{"k": 3, "trade_off": 0.5, name: value})
+    for greedy in (steck, expected_ndcg):
+        with pytest.raises(ValueError, match=f"{name}={value!r}"):
+            greedy(*problem, **{"k": 3, "trade_off": 0.5, name: value})
+
+
+# ---- places as in NDCG --------------------------------------------------------------------------
+
+
+def placed_value(chosen, relevance, items, p, category_NC, k, trade_off):
+    """The value of a set of at most k candidates, shown in descending relevance."""
+    shown = sorted((relevance[m] for m in chosen), reverse=True)
+    gain = sum(r / math.log2(place + 2) for place, r in enumerate(shown))
+    divergence = 0.0
+    for c in range(C):
+        q = (0.99 * sum(category_NC[items[m], c].item() for m in chosen) + 0.01 * k * p[c]) / k
+        if p[c] > 0:
+            divergence += p[c] * math.log(p[c] / q)
+    return (1 - trade_off) * gain - trade_off * divergence
+
+
+@pytest.mark.parametrize("trade_off", [0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("k", [1, 4, M])
+def test_expected_ndcg_follows_a_slow_loop(problem, k, trade_off):
+    score_BM, item_BM, interest_BC, category_NC = problem
+    relevance_BM = score_BM.softmax(1)
+    ours = expected_ndcg(relevance_BM, item_BM, interest_BC, category_NC, k=k, trade_off=trade_off)
+    for b in range(B):
+        items, relevance = item_BM[b].tolist(), relevance_BM[b].tolist()
+        chosen = []
+        for _ in range(k):
+            left = [m for m in range(M) if m not in chosen]
+            chosen.append(
+                max(
+                    left,
+                    key=lambda m: placed_value(
+                        [*chosen, m], relevance, items, interest_BC[b].tolist(), category_NC, k,
+                        trade_off,
+                    ),
+                )
+            )  # fmt: skip
+        shown = sorted(chosen, key=relevance.__getitem__, reverse=True)
+        assert ours[b].tolist() == [items[m] for m in shown]
+
+
+@pytest.mark.parametrize("trade_off", [0.05, 0.3, 0.9])
+def test_expected_ndcg_keeps_its_bound_against_the_best_of_all_lists(trade_off):
+    """Greedy closes 1 - 1/e of the way from the empty list to the best list of k."""
+    torch.manual_seed(7)
+    k, users, candidates = 3, 40, 9
+    relevance_BM = torch.randn(users, candidates, dtype=torch.float64).mul(2).softmax(1)
+    interest_BC, category_NC = simplex(users, C) ** 2, simplex(candidates, C) ** 4
+    interest_BC /= interest_BC.sum(1, keepdim=True)
+    category_NC /= category_NC.sum(1, keepdim=True)
+    item_BM = torch.arange(candidates).expand(users, -1)
+    ours = expected_ndcg(relevance_BM, item_BM, interest_BC, category_NC, k=k, trade_off=trade_off)
+    shares = []
+    for b in range(users):
+
+        def worth(chosen, b=b):
+            return placed_value(
+                chosen, relevance_BM[b].tolist(), range(candidates), interest_BC[b].tolist(),
+                category_NC, k, trade_off,
+            )  # fmt: skip
+
+        best = max(map(worth, itertools.combinations(range(candidates), k)))
+        shares.append((worth(ours[b].tolist()) - worth([])) / (best - worth([])))
+    assert 1 - 1 / math.e <= min(shares) < 0.9999  # the bound has something to bound
+    assert max(shares) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_an_item_at_the_foot_is_cheaper_to_exchange(problem):
+    """At one loss of relevance a place, the search that knows the places calibrates better."""
+    score_BM, item_BM, *rest = problem
+    relevance_BM = score_BM.softmax(1)
+    best = expected_ndcg(relevance_BM, item_BM, *rest, k=5, trade_off=0.0)
+    assert torch.equal(best, item_BM.gather(1, relevance_BM.topk(5).indices))
+    chosen = expected_ndcg(relevance_BM, item_BM, *rest, k=5, trade_off=0.1)
+    changed = (chosen != best).sum(0)
+    assert changed[-1] > changed[0]
 
 
 # ---- decaying attention -------------------------------------------------------------------------
@@ -306,8 +383,10 @@ def test_weights_may_be_given(problem):
 def test_blocks_of_users_change_nothing(problem, monkeypatch, elements):
     settings = {"k": 5, "trade_off": 0.7}
     once = steck(*problem, **settings), decaying_attention(*problem, **settings, decay=0.7)
+    placed = expected_ndcg(*problem, **settings)
     monkeypatch.setattr(rerank, "BLOCK_ELEMENTS", elements)
     assert torch.equal(steck(*problem, **settings), once[0])
+    assert torch.equal(expected_ndcg(*problem, **settings), placed)
     assert torch.equal(decaying_attention(*problem, **settings, decay=0.7), once[1])
 
 

@@ -83,7 +83,7 @@ def test_closed_forms_need_one_seed_and_every_decision_is_valid(workflow):
     everything, few = study.decisions(True), study.decisions(False)
     assert all(decision in everything for decision in few)
     assert {decision["reranker"] for decision in few} == {
-        *("steck", "decaying_attention", "tilt", "tilt_steck")
+        *("steck", "expected_ndcg", "decaying_attention", "tilt", "tilt_steck")
     }
     ids = {results.run_id(replace(config, **decision).to_dict()) for decision in everything}
     assert len(ids) == len(everything)
@@ -96,4 +96,4 @@ def test_the_studies_name_methods_that_exist(workflow):
         assert set(one.methods) <= set(study.METHODS), name
         assert one.budget % 3 == 0 and one.seeds >= 5, name
         for method in one.methods:
-            study._with(study.METHODS[method], one.fixed).config()
+            study.searched(one, method).config()

@@ -42,7 +42,8 @@ from inforec.train import (
 from inforec.types import Query
 
 LOSSES = ("softmax", "bpr", "sampled_softmax", "own")
-RERANKERS = ("none", "steck", "decaying_attention", "tilt", "tilt_steck")
+RERANKERS = ("none", "steck", "expected_ndcg", "decaying_attention", "tilt", "tilt_steck")
+TILTED = ("tilt", "tilt_steck", "expected_ndcg")
 USER_METRICS = ("ndcg", "calibration_kl")  # kept for every user where a test needs them
 # What is decided after training: runs that differ only here share one trained model.
 DECISION = ("reranker", "trade_off", "tilt_alpha", "decay", "rerank_perplexity", "candidates")
@@ -73,10 +74,11 @@ class RunConfig:
         negatives: sampled negatives a pair, for "sampled_softmax".
         epochs, batch_size, learning_rate, weight_decay, validate_every, patience: see
             :class:`inforec.train.FitConfig`; a batch holds about ``batch_size`` interactions.
-        reranker: "none"; "steck" or "decaying_attention" on the best ``candidates`` items; "tilt"
-            of the law over all items left; or "tilt_steck", the second on the items that the first
-            puts on top. Scores enter as log Q_u(i), in nats.
-        trade_off: lambda of Steck and of decaying attention, from 0 (scores only) to 1.
+        reranker: "none"; "steck" or "decaying_attention" on the best ``candidates`` items, whose
+            scores enter as log Q_u(i), in nats; "tilt" of the law over all items left;
+            "tilt_steck", the second on the items that the first puts on top; or "expected_ndcg",
+            whose relevance is Q_u(i), tilted if ``tilt_alpha`` is above 0, in shares of NDCG.
+        trade_off: lambda of the greedy rerankers, from 0 (scores only) to 1.
         tilt_alpha: weight of KL(P_u || Q_u) in the tilt, against scores in nats.
         decay: of decaying attention: each place has this share of the weight of the one above.
         rerank_perplexity: if given, rerankers see each user's law at this perplexity; else at
@@ -176,8 +178,8 @@ class RunConfig:
         if self.rerank_perplexity is not None:
             require_number("rerank_perplexity", self.rerank_perplexity, above=1)
         for name, users in (
-            ("trade_off", ("steck", "decaying_attention", "tilt_steck")),
-            ("tilt_alpha", ("tilt", "tilt_steck")),
+            ("trade_off", ("steck", "expected_ndcg", "decaying_attention", "tilt_steck")),
+            ("tilt_alpha", TILTED),
             ("rerank_perplexity", RERANKERS[1:]),
         ):
             if getattr(self, name) and self.reranker not in users:
@@ -473,15 +475,14 @@ def _lists(config: RunConfig, model, dataset, on: str) -> Tensor:
             finite_BN = score_BN.masked_fill(score_BN == -torch.inf, 0.0)
             law = ItemDistribution.from_logits(finite_BN, exclude_BT=taken_UT[user_B])
             temperature = law.at_perplexity(config.rerank_perplexity).temperature[:, None]
-        top_UK[user_B] = _reranked(
-            config, score_BN / temperature, dataset.interest_UC[user_B], dataset.category_NC
-        )
+        top_UK[user_B] = _reranked(config, score_BN / temperature, dataset, user_B)
     return top_UK
 
 
-def _reranked(config: RunConfig, score_BN, interest_BC, category_NC) -> Tensor:
+def _reranked(config: RunConfig, score_BN, dataset, user_B) -> Tensor:
     """(B, k) lists from scores in nats, -inf at the items taken."""
-    if config.reranker.startswith("tilt"):
+    interest_BC, category_NC = dataset.interest_UC[user_B], dataset.category_NC
+    if config.tilt_alpha:
         tilt = rerank.tilt(
             score_BN, interest_BC, category_NC, alpha=config.tilt_alpha, temperature=1.0
         )
@@ -490,11 +491,29 @@ def _reranked(config: RunConfig, score_BN, interest_BC, category_NC) -> Tensor:
         score_BN = tilt.score_BN
     score_BM, item_BM = score_BN.topk(config.candidates, dim=1)
     settings = {"k": config.k, "trade_off": config.trade_off}
+    if config.reranker == "expected_ndcg":
+        law_BM = score_BN.softmax(1).gather(1, item_BM)
+        share_B = _share_of_ndcg(dataset, config.k)[user_B]
+        return rerank.expected_ndcg(
+            share_B[:, None] * law_BM, item_BM, interest_BC, category_NC, **settings
+        )
     if config.reranker == "decaying_attention":
         return rerank.decaying_attention(
             score_BM, item_BM, interest_BC, category_NC, decay=config.decay, **settings
         )
     return rerank.steck(score_BM, item_BM, interest_BC, category_NC, **settings)
+
+
+def _share_of_ndcg(dataset, k: int) -> Tensor:
+    """(U,) what Q_u(i) is worth in expected NDCG@k: held-out items, over the DCG of an ideal list.
+
+    How many items a user has held out is not to be looked at: the expectation is that of the
+    data set, as many for one training item as validation has.
+    """
+    rate = len(dataset.valid) / len(dataset.train)
+    held_U = (rate * dataset.train.user_counts).clamp(min=1.0)
+    ideal_K = (1 / torch.arange(2, k + 2, device=held_U.device).log2()).cumsum(0)
+    return held_U / ideal_K[held_U.round().long().clamp(max=k) - 1]
 
 
 @torch.no_grad()

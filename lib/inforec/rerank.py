@@ -1,7 +1,8 @@
 """Decision-time calibration: choose the list after the scores are known.
 
-Two greedy searches build a list item by item, :func:`steck` for a set in which every place counts
-the same and :func:`decaying_attention` for an order in which later places count less. :func:`tilt`
+Three greedy searches build a list item by item: :func:`steck` for a set in which every score counts
+the same, :func:`expected_ndcg` for one whose relevance counts by its place, and
+:func:`decaying_attention` for an order whose later places weigh less in its law too. :func:`tilt`
 solves for the best *law* instead, exactly: every score moves by the multipliers of its item's
 categories, and the list is the top of the moved scores. :func:`tilted` is the same solution as a
 differentiable layer for training.
@@ -72,16 +73,85 @@ def steck(
     """
     require_number("k", k, at_least=1, at_most=item_BM.shape[1], integer=True)
     require_number("trade_off", trade_off, at_least=0, at_most=1)
-    # For lists of one size n, -KL(p || q~) is sum_c p_c log(sum over I of p(c|i) + n prior_c) plus
-    # a constant. A category without interest has weight 0: any prior keeps its logarithm finite.
-    prior_BC = torch.where(interest_BC > 0, SMOOTHING / (1 - SMOOTHING) * interest_BC, 1.0)
     place_BK = _greedy(
-        score_BM, item_BM, interest_BC, category_NC, prior_BC, [1.0] * k, trade_off, _log_overlap
+        lambda rows, taken_BM: score_BM[rows],
+        item_BM,
+        interest_BC,
+        category_NC,
+        range(1, k + 1),
+        [1.0] * k,
+        trade_off,
+        _log_overlap,
     )
     if sort_by_score:
         order_BK = score_BM.gather(1, place_BK).argsort(dim=1, descending=True, stable=True)
         place_BK = place_BK.gather(1, order_BK)
     return item_BM.gather(1, place_BK)
+
+
+def expected_ndcg(
+    relevance_BM: Tensor,
+    item_BM: Tensor,
+    interest_BC: Tensor,
+    category_NC: Tensor,
+    *,
+    k: int,
+    trade_off: float,
+) -> Tensor:
+    """Greedy calibrated lists whose places count as they do in NDCG.
+
+    A list shows its items in descending relevance, i_1 first. K times, add the item that raises
+
+        value(I) = (1 - trade_off) sum_j relevance(i_j) / log2(j + 1) - trade_off KL(p || q~(I)),
+        q~(I) = (0.99 sum over I of p(c | i) + 0.01 k p) / k,
+
+    most. With the relevance of an item as its share of the user's expected NDCG, the sum is the
+    expected NDCG of the list. At full length q~ is that of :func:`steck`; before, the prior has the
+    weight that it will have in the end. So, for relevance that is not negative, the value is a
+    monotone submodular function of the set and greedy closes at least 1 - 1/e of the way from the
+    empty list to the best one (Nemhauser, Wolsey and Fisher 1978).
+
+    The value is :func:`steck`'s with the discounted gain of Järvelin and Kekäläinen (2002) in place
+    of the sum of scores: an item that would end at the foot of the list is cheap to exchange.
+
+    Args:
+        relevance_BM: (B, M) relevance of the candidates; its scale matters against the divergence.
+        item_BM: (B, M) int64 candidate items.
+        interest_BC: (B, C) p(c | u).
+        category_NC: (N, C) p(c | i).
+        k: list length, at most M.
+        trade_off: from 0 (relevance only) to 1 (calibration only).
+
+    Returns:
+        (B, k) int64 items in descending relevance.
+
+    Raises:
+        ValueError: for k or trade_off out of range.
+    """
+    require_number("k", k, at_least=1, at_most=item_BM.shape[1], integer=True)
+    require_number("trade_off", trade_off, at_least=0, at_most=1)
+    relevance_BM, order_BM = relevance_BM.sort(dim=1, descending=True, stable=True)
+    item_BM = item_BM.gather(1, order_BM)
+    discount_K = 1 / torch.arange(2, k + 3, device=item_BM.device).log2().to(relevance_BM.dtype)
+
+    def gain(rows: slice, taken_BM: Tensor) -> Tensor:
+        """The item's own gain at its place, less what those below it lose by moving down one."""
+        above_BM = taken_BM.cumsum(1) - taken_BM.long()
+        at_BM, below_BM = discount_K[above_BM], discount_K[(above_BM + 1).clamp(max=k)]
+        loss_BM = taken_BM * relevance_BM[rows] * (at_BM - below_BM)
+        return relevance_BM[rows] * at_BM - loss_BM.flip(1).cumsum(1).flip(1)
+
+    place_BK = _greedy(
+        gain,
+        item_BM,
+        interest_BC,
+        category_NC,
+        [k] * k,
+        [1.0] * k,
+        trade_off,
+        _log_overlap,
+    )
+    return item_BM.gather(1, place_BK.sort(dim=1).values)
 
 
 def decaying_attention(
@@ -139,11 +209,11 @@ def decaying_attention(
     require_number("trade_off", trade_off, at_least=0, at_most=1)
     require_choice("overlap", overlap, OVERLAPS)
     place_BK = _greedy(
-        score_BM,
+        lambda rows, taken_BM: score_BM[rows],
         item_BM,
         interest_BC,
         category_NC,
-        torch.zeros_like(interest_BC),
+        [0] * k,
         attention(k, decay),
         trade_off,
         OVERLAPS[overlap],
@@ -166,6 +236,15 @@ def attention(k: int, decay: float | Tensor) -> list[float]:
         if not (sound and bool((weight_K[1:] <= weight_K[:-1]).all())):
             raise ValueError(f"decay={decay!r}: expected {k} positive, never increasing weights")
     return (weight_K / weight_K.sum()).tolist()
+
+
+def _prior(interest_BC: Tensor) -> Tensor:
+    """(B, C) what an item adds to its list's law besides p(c | i), because q~ mixes in p.
+
+    For lists of one size n, -KL(p || q~) is sum_c p_c log(sum over I of p(c|i) + n prior_c) plus a
+    constant. A category without interest has weight 0: any prior keeps its logarithm finite.
+    """
+    return torch.where(interest_BC > 0, SMOOTHING / (1 - SMOOTHING) * interest_BC, 1.0)
 
 
 def _log_overlap(interest_BC: Tensor, mass_BCM: Tensor) -> Tensor:
@@ -194,19 +273,20 @@ OVERLAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _greedy(
-    score_BM: Tensor,
+    gain: Callable[[slice, Tensor], Tensor],
     item_BM: Tensor,
     interest_BC: Tensor,
     category_NC: Tensor,
-    prior_BC: Tensor,
+    priors: Sequence[int],
     weights: Sequence[float],
     trade_off: float,
     overlap: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """(B, K) places: for each weight the free candidate with the largest value is taken.
 
-    Its value is (1 - trade_off) w score + trade_off overlap(p, mass), with mass_c = sum over the
-    list of w p(c | i), plus the size of the list times the prior. ``overlap`` may overwrite mass.
+    Its value is (1 - trade_off) w gain + trade_off overlap(p, mass), with mass_c = sum over the
+    list of w p(c | i), plus at each step so many times the prior. ``gain`` gets a block of rows
+    and what they have taken; ``overlap`` may overwrite mass.
     """
     num_rows, num_candidates = item_BM.shape
     dtype = torch.result_type(interest_BC, category_NC)
@@ -214,17 +294,18 @@ def _greedy(
     rows = max(1, BLOCK_ELEMENTS // (num_candidates * max(1, category_NC.shape[1])))
     for start in range(0, num_rows, rows):
         block = slice(start, start + rows)
-        law_BC, base_BC = interest_BC[block].to(dtype), prior_BC[block].to(dtype)
+        law_BC = interest_BC[block].to(dtype)
+        prior_BC = _prior(law_BC)
         # Candidates last: the widest axis is the one that runs through memory.
         category_BCM = category_NC[item_BM[block]].to(dtype).transpose(1, 2).contiguous()
         taken_BM = torch.zeros(category_BCM.shape[::2], dtype=torch.bool, device=item_BM.device)
         mass_BCM = torch.empty_like(category_BCM)
         sum_BC = torch.zeros_like(law_BC)
         row_B = torch.arange(len(taken_BM), device=item_BM.device)
-        for step, weight in enumerate(weights):
-            sum_BC = sum_BC + base_BC
-            torch.add(sum_BC[:, :, None], category_BCM, alpha=weight, out=mass_BCM)
-            value_BM = (1 - trade_off) * weight * score_BM[block]
+        for step, (weight, priors_held) in enumerate(zip(weights, priors, strict=True)):
+            base_BC = sum_BC + priors_held * prior_BC
+            torch.add(base_BC[:, :, None], category_BCM, alpha=weight, out=mass_BCM)
+            value_BM = (1 - trade_off) * weight * gain(block, taken_BM)
             value_BM = value_BM + trade_off * overlap(law_BC, mass_BCM)
             place_B = value_BM.masked_fill_(taken_BM, -torch.inf).argmax(1)
             taken_BM[row_B, place_B] = True
