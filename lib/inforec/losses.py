@@ -14,6 +14,7 @@ from torch import Tensor
 
 from inforec.checks import require_choice, require_number
 from inforec.distribution import ItemDistribution
+from inforec.streaming import catalogue_pass
 from inforec.types import PAD
 
 
@@ -99,10 +100,14 @@ def info_nce(
     require_number("temperature", temperature, above=0)
     if cosine:
         query_BD, key_BD = F.normalize(query_BD, dim=1), F.normalize(key_BD, dim=1)
-    logits_BB = query_BD @ key_BD.T / temperature
-    row_B = torch.arange(len(query_BD), device=query_BD.device)
-    loss = F.cross_entropy(logits_BB, row_B)
-    return (loss + F.cross_entropy(logits_BB.T, row_B)) / 2 if two_sided else loss
+    # Streamed like the catalogue: thousands of rows would otherwise hold (B, B) several times.
+    query_BD = query_BD / temperature
+    positive = (query_BD * key_BD).sum(1).mean()
+    lse_B, *_ = catalogue_pass(query_BD, key_BD)
+    if not two_sided:
+        return lse_B.mean() - positive
+    other_B, *_ = catalogue_pass(key_BD, query_BD)
+    return (lse_B.mean() + other_B.mean()) / 2 - positive
 
 
 def contrastive_margin(query_BD: Tensor, key_BD: Tensor, margin: float) -> Tensor:
