@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.run import seconds
 from inforec import results
-from inforec.rerank import decaying_attention, steck, tilt
+from inforec.rerank import decaying_attention, expected_ndcg, steck, tilt
 
 USERS, ITEMS, KINDS, GENRES = 6_034, 3_260, 300, 18
 CANDIDATES, LENGTH = 200, 20
@@ -32,6 +32,9 @@ def main() -> None:
     greedy = {"k": LENGTH, "trade_off": 0.9}
 
     rows = [["steck", seconds(lambda: steck(*candidates, **greedy), 1)]]
+    relevance = (best.values / TEMPERATURE).softmax(1), *candidates[1:]
+    cost = seconds(lambda: expected_ndcg(*relevance, k=LENGTH, trade_off=0.1), 1)
+    rows.append(["expected NDCG", cost])
     for overlap in ("hellinger", "triangular", "total_variation"):
         run = {**greedy, "decay": 0.9, "overlap": overlap}
         cost = seconds(lambda run=run: decaying_attention(*candidates, **run), 1)

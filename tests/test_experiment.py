@@ -12,7 +12,7 @@ import torch
 
 from inforec import data, experiment, rerank, results
 from inforec.distribution import ItemDistribution
-from inforec.evaluate import evaluate_lists
+from inforec.evaluate import evaluate_lists, recommend
 from inforec.experiment import LOSSES, RunConfig, run
 from inforec.metrics.calibration import calibration_kl
 from inforec.models import REGISTRY
@@ -325,6 +325,26 @@ def test_the_checkpoint_of_another_configuration_is_not_continued(config, tmp_pa
     left.rename(study / f"{results.run_id(other.training().to_dict())}.ckpt")
     record = quiet(other, results=study)
     assert without_seconds(record.history) == without_seconds(quiet(other).history)
+
+
+# ---- the trained model --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["mf", "ease"])
+def test_the_trained_model_gives_the_lists_of_its_run(config, tmp_path, model):
+    config = replace(config, model=model, options={})
+    record = quiet(config, results=tmp_path)
+    again, dataset = experiment.trained(config, tmp_path)
+    assert not again.training
+    assert np.array_equal(recommend(again, dataset, 5, "test").cpu().numpy(), record.top)
+
+
+def test_a_model_without_weights_is_not_made_up(config, tmp_path):
+    with pytest.raises(ValueError, match=r"results='.*': expected the weights of this run"):
+        experiment.trained(config, tmp_path)
+    quiet(config, results=tmp_path)
+    with pytest.raises(ValueError, match="expected the weights"):
+        experiment.trained(replace(config, seed=9), tmp_path)
 
 
 # ---- reranking ----------------------------------------------------------------------------------

@@ -97,3 +97,34 @@ def test_the_studies_name_methods_that_exist(workflow):
         assert one.budget % 3 == 0 and one.seeds >= 5, name
         for method in one.methods:
             study.searched(one, method).config()
+
+
+def test_a_study_has_ranges_and_fields_of_its_own(workflow):
+    _, study = workflow
+    one = study.Study(
+        {"dataset": "ml-100k", "epochs": 7},
+        budget=3,
+        seeds=5,
+        ranges={"temperature": (0.1, 0.2)},
+        own={"MF": {"epochs": 9}},
+    )
+    mf = study.searched(one, "MF")
+    assert mf.fixed == {"dataset": "ml-100k", "epochs": 9, "model": "mf"}
+    assert mf.space == {**study.METHODS["MF"].space, "temperature": (0.1, 0.2)}
+    ease = study.searched(one, "EASE")
+    assert ease.fixed["epochs"] == 7 and ease.space == study.METHODS["EASE"].space
+
+
+def test_the_comparison_starts_from_what_the_search_left(workflow, tmp_path, method):
+    _, study = workflow
+    config = method.config()
+    run_id = results.run_id(config.to_dict())
+    (tmp_path / "tiny-tune").mkdir()
+    for name in (f"{run_id}.json", f"{run_id}.weights", "other.json"):
+        (tmp_path / "tiny-tune" / name).write_text("of the search")
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / f"{run_id}.json").write_text("kept")
+    study.carry_over("tiny", [config])
+    assert (tmp_path / "tiny" / f"{run_id}.json").read_text() == "kept"
+    assert (tmp_path / "tiny" / f"{run_id}.weights").read_text() == "of the search"
+    assert not (tmp_path / "tiny" / "other.json").exists()

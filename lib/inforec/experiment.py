@@ -324,6 +324,32 @@ def run(
     return record
 
 
+def trained(config: RunConfig, results: Path | str):
+    """The model of a run and its data set, from the weights that the run left beside its record.
+
+    A model in closed form has no weights stored, and is solved again.
+
+    Returns:
+        (model, dataset), the model ready to score: ``inforec.evaluate.recommend(model, dataset,
+        20, "test")`` are the lists of the run, if it has no reranker.
+
+    Raises:
+        ValueError: where the folder has no weights of this training, or they are for other data.
+    """
+    dataset = _load(config)
+    device = choose_device(config.device)
+    dataset = dataset.to(device)
+    model = REGISTRY[config.model](dataset.train, config.model_config()).to(device)
+    if model.closed_form:
+        model.on_fit_start()
+    elif not _take_weights(config, model, dataset, Path(results)):
+        raise ValueError(
+            f"results={str(results)!r}: expected the weights of this run, for the data as they are "
+            "now; inforec.experiment.run makes them, but they are not committed with records"
+        )
+    return model.eval(), dataset
+
+
 def _kept(values: Mapping) -> list[str]:
     return [name for name in values if name.split("@")[0] in USER_METRICS]
 
@@ -336,16 +362,9 @@ def _fit(
     Returns:
         The history, and None; or [], and the commit at which the weights were trained.
     """
-    training_id = _results.run_id(config.training().to_dict())
-    key = f"{training_id} {dataset.fingerprint}"
-    device = dataset.train.user.device
-    weights = None if folder is None else folder / f"{training_id}.weights"
-    if weights is not None and weights.exists():
-        saved = torch.load(weights, map_location=device, weights_only=True)
-        if saved["key"] == key:
-            model.to(device).load_state_dict(saved["model"])
-            model.eval()
-            return [], saved["commit"]
+    if folder is not None and (saved := _take_weights(config, model, dataset, folder)):
+        return [], saved["commit"]
+    training_id, key = _training(config, dataset)
     history = fit(
         model,
         _batches(config, dataset),
@@ -359,10 +378,31 @@ def _fit(
         validate=lambda model: evaluate(model, dataset, (config.k,), "valid")[0],
         callbacks=callbacks,
     )
-    if weights is not None and not model.closed_form:
+    if folder is not None and not model.closed_form:
         state = {"key": key, "model": model.state_dict(), "commit": _results.commit()}
-        _results.save_tensors(state, weights)
+        _results.save_tensors(state, folder / f"{training_id}.weights")
     return history, None
+
+
+def _training(config: RunConfig, dataset) -> tuple[str, str]:
+    """The id of what decides the trained model, and the same with the data's fingerprint."""
+    training_id = _results.run_id(config.training().to_dict())
+    return training_id, f"{training_id} {dataset.fingerprint}"
+
+
+def _take_weights(config: RunConfig, model, dataset, folder: Path) -> dict | None:
+    """Load stored weights into the model; all that was stored with them, None if nothing was."""
+    training_id, key = _training(config, dataset)
+    weights = folder / f"{training_id}.weights"
+    if not weights.exists():
+        return None
+    device = dataset.train.user.device
+    saved = torch.load(weights, map_location=device, weights_only=True)
+    if saved["key"] != key:
+        return None
+    model.to(device).load_state_dict(saved["model"])
+    model.eval()
+    return saved
 
 
 def _values(config) -> dict:
