@@ -139,7 +139,7 @@ STUDIES = {
         ranges=LARGE,
         # MF over-fits in small steps; XSimGCL learns in fewer epochs, each of which costs more.
         own={"MF": {"batch_size": 65536, "epochs": 120}, "XSimGCL": {"epochs": 25}},
-        fronts=("LightGCN",),
+        fronts=(),
     ),
     "irb-ml-1m": Study(
         {"dataset": "irb-ml-1m", "split": "given", "epochs": 60, "batch_size": 131072},
