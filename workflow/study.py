@@ -214,7 +214,7 @@ def decisions(full: bool) -> list[dict]:
         *({"reranker": "expected_ndcg", "trade_off": t} for t in PLACES),
         *(
             {"reranker": "expected_ndcg", "tilt_alpha": a, "trade_off": t}
-            for a in TILTS[:2]
+            for a in TILTS[:3]
             for t in PLACES[2:6]
         ),
     ]
