@@ -277,7 +277,7 @@ def _greedy(
     item_BM: Tensor,
     interest_BC: Tensor,
     category_NC: Tensor,
-    priors: Sequence[int],
+    sizes: Sequence[int],
     weights: Sequence[float],
     trade_off: float,
     overlap: Callable[[Tensor, Tensor], Tensor],
@@ -285,7 +285,7 @@ def _greedy(
     """(B, K) places: for each weight the free candidate with the largest value is taken.
 
     Its value is (1 - trade_off) w gain + trade_off overlap(p, mass), with mass_c = sum over the
-    list of w p(c | i), plus at each step so many times the prior. ``gain`` gets a block of rows
+    list of w p(c | i), plus the prior of a list of this step's size. ``gain`` gets a block of rows
     and what they have taken; ``overlap`` may overwrite mass.
     """
     num_rows, num_candidates = item_BM.shape
@@ -302,8 +302,8 @@ def _greedy(
         mass_BCM = torch.empty_like(category_BCM)
         sum_BC = torch.zeros_like(law_BC)
         row_B = torch.arange(len(taken_BM), device=item_BM.device)
-        for step, (weight, priors_held) in enumerate(zip(weights, priors, strict=True)):
-            base_BC = sum_BC + priors_held * prior_BC
+        for step, (weight, size) in enumerate(zip(weights, sizes, strict=True)):
+            base_BC = sum_BC + size * prior_BC
             torch.add(base_BC[:, :, None], category_BCM, alpha=weight, out=mass_BCM)
             value_BM = (1 - trade_off) * weight * gain(block, taken_BM)
             value_BM = value_BM + trade_off * overlap(law_BC, mass_BCM)
