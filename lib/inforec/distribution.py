@@ -270,10 +270,11 @@ class ItemDistribution:
     def at_perplexity(self, k: float, *, tolerance: float | None = None) -> ItemDistribution:
         """The law at the temperature, one per row, where its perplexity is k: a soft top-k.
 
-        The entropy grows with the temperature (its slope is Var_Q(s) / temperature^3), so bisection
-        on log temperature finds it. One differentiable Newton step at the solution then carries the
-        gradient of the temperature in the scores (implicit function theorem): the entropy of the
-        result is constant, and so has zero gradient.
+        The entropy grows with the temperature (its slope is Var_Q(s) / temperature^3), so a bracket
+        of log temperatures finds it: by bisection while it is wide, then by false position, in the
+        Illinois variant that halves the value at an end which stays. One differentiable Newton step
+        at the solution then carries the gradient of the temperature in the scores (implicit
+        function theorem): the entropy of the result is constant, and so has zero gradient.
 
         Args:
             k: the perplexity wanted, with 1 < k < number of items that are not excluded.
@@ -296,14 +297,26 @@ class ItemDistribution:
                 tolerance = 1e-6 if spread_B.dtype == torch.float64 else 1e-3
             # From 1e-6 to 1e6 times the spread of the scores: colder is an argmax, hotter uniform.
             low_B, high_B = (spread_B * 1e-6).log(), (spread_B * 1e6).log()
-            for _ in range(100):
-                middle_B = (low_B + high_B) / 2
+            low_error_B = torch.full_like(spread_B, -goal)
+            high_error_B = available_B.to(spread_B.dtype).log() - goal
+            middle_B, found_B = low_B, torch.zeros_like(spread_B, dtype=torch.bool)
+            was_below_B = ~found_B
+            for _ in range(50):
+                share_B = low_error_B / (low_error_B - high_error_B)
+                share_B = torch.where(high_B - low_B > 1.0, 0.5, share_B)
+                middle_B = torch.where(found_B, middle_B, low_B + share_B * (high_B - low_B))
                 error_B = self.with_temperature(middle_B.exp()).entropy() - goal
-                if bool((error_B.abs() <= tolerance).all()):
+                found_B = error_B.abs() <= tolerance / 10  # if rounding lets it
+                if bool(found_B.all()):
                     break
-                low_B = torch.where(error_B < 0, middle_B, low_B)
-                high_B = torch.where(error_B < 0, high_B, middle_B)
-            else:
+                below_B = error_B < 0
+                stale_B = torch.where(below_B == was_below_B, 0.5, 1.0)
+                low_B = torch.where(below_B, middle_B, low_B)
+                high_B = torch.where(below_B, high_B, middle_B)
+                low_error_B = torch.where(below_B, error_B, stale_B * low_error_B)
+                high_error_B = torch.where(below_B, stale_B * high_error_B, error_B)
+                was_below_B = below_B
+            if bool((error_B.abs() > tolerance).any()):
                 row = int(error_B.abs().argmax())
                 raise ValueError(
                     f"k={k!r}: row {row} reaches a perplexity of "
