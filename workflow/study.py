@@ -148,7 +148,7 @@ STUDIES = {
         methods=SMALL,
         termed=("LightGCN",),
         ranges=LARGE,
-        fronts=("EASE", "LightGCN"),
+        fronts=("EASE",),
     ),
 }
 
