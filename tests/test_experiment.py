@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from dataclasses import FrozenInstanceError, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -418,6 +419,14 @@ def test_relevance_is_a_share_of_the_expected_ndcg(config, tmp_path, tilt_alpha)
         )[0]  # fmt: skip
         assert record.top[user].tolist() == chosen.tolist()
     assert len(shares) > 1
+
+
+def test_a_user_is_expected_to_have_at_least_one_item_held_out():
+    """Half an item cannot be found; 30 of them fill the list of 5 and more."""
+    train = type("Train", (list,), {"user_counts": torch.tensor([4, 30, 300])})([None] * 1000)
+    share_U = experiment._share_of_ndcg(SimpleNamespace(train=train, valid=[None] * 100), 5)
+    three, five = (sum(1 / math.log2(1 + j) for j in range(1, n + 1)) for n in (3, 5))
+    assert share_U.tolist() == pytest.approx([1.0, 3 / three, 30 / five])
 
 
 def test_the_tilt_at_a_perplexity_is_that_of_the_soft_top_k(config, tmp_path):

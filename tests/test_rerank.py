@@ -232,6 +232,30 @@ def test_expected_ndcg_keeps_its_bound_against_the_best_of_all_lists(trade_off):
     assert max(shares) == pytest.approx(1.0, abs=1e-12)
 
 
+def test_the_smoothing_has_its_full_weight_from_the_first_item_on():
+    """Long lists and lopsided interests: with a prior that grows, other items are chosen."""
+    torch.manual_seed(8)
+    users, candidates, k = 30, 14, 6
+    relevance_BM = torch.rand(users, candidates, dtype=torch.float64) / 20
+    interest_BC, category_NC = simplex(users, C) ** 3, simplex(candidates, C) ** 3
+    interest_BC /= interest_BC.sum(1, keepdim=True)
+    category_NC /= category_NC.sum(1, keepdim=True)
+    item_BM = torch.arange(candidates).expand(users, -1)
+    ours = expected_ndcg(relevance_BM, item_BM, interest_BC, category_NC, k=k, trade_off=0.5)
+    for b in range(users):
+        chosen = []
+        for _ in range(k):
+
+            def worth(m, b=b, chosen=chosen):
+                return placed_value(
+                    [*chosen, m], relevance_BM[b].tolist(), range(candidates),
+                    interest_BC[b].tolist(), category_NC, k, 0.5,
+                )  # fmt: skip
+
+            chosen.append(max((m for m in range(candidates) if m not in chosen), key=worth))
+        assert set(ours[b].tolist()) == set(chosen)
+
+
 def test_an_item_at_the_foot_is_cheaper_to_exchange(problem):
     """At one loss of relevance a place, the search that knows the places calibrates better."""
     score_BM, item_BM, *rest = problem
