@@ -215,7 +215,7 @@ def decisions(full: bool) -> list[dict]:
         *(
             {"reranker": "expected_ndcg", "tilt_alpha": a, "trade_off": t}
             for a in TILTS[:3]
-            for t in PLACES[2:6]
+            for t in PLACES[:6]
         ),
     ]
     one_of_each = (
