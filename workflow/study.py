@@ -132,7 +132,7 @@ STUDIES = {
     ),
     "irb-electronic": Study(
         {"dataset": "irb-electronic", "split": "given", "epochs": 40, "batch_size": 8192},
-        budget=6,
+        budget=3,
         seeds=5,
         methods=SMALL,
         termed=("LightGCN",),
