@@ -105,7 +105,7 @@ def test_a_study_has_ranges_and_fields_of_its_own(workflow):
         {"dataset": "ml-100k", "epochs": 7},
         budget=3,
         seeds=5,
-        ranges={"temperature": (0.1, 0.2)},
+        ranges={"MF": {"temperature": (0.1, 0.2)}},
         own={"MF": {"epochs": 9}},
     )
     mf = study.searched(one, "MF")
