@@ -1,12 +1,14 @@
 """The searches and grids behind the book's tables, on a data set of a second."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import inforec
-from inforec import results
+from inforec import experiment, results
+from inforec.evaluate import evaluate_lists, recommend
 from inforec.models import REGISTRY
 
 
@@ -128,3 +130,21 @@ def test_the_comparison_starts_from_what_the_search_left(workflow, tmp_path, met
     assert (tmp_path / "tiny" / f"{run_id}.json").read_text() == "kept"
     assert (tmp_path / "tiny" / f"{run_id}.weights").read_text() == "of the search"
     assert not (tmp_path / "tiny" / "other.json").exists()
+
+
+def test_published_numbers_get_ours_with_the_validation_items_left_in(workflow, method, tmp_path):
+    runs, study = workflow
+    config = method.config()
+    runs.run_all("compare", study.seeded(config, 2), "tiny", 1)
+    path = tmp_path / "tiny" / "training-left-out.metrics"
+    path.write_text('{"other": {"recall@20": [0.5]}}')
+    study.as_published("tiny", {"MF": config}, 2)
+    found = json.loads(path.read_text())
+    assert found["other"] == {"recall@20": [0.5]}
+    for seed, (recall, ndcg) in enumerate(zip(*found["MF"].values(), strict=True)):
+        model, dataset = experiment.trained(replace(config, seed=seed), tmp_path / "tiny")
+        lists_UK = recommend(model, dataset, 20, "valid")  # leaves out what was trained on
+        wanted = evaluate_lists(lists_UK, dataset, (20,), "test")
+        assert (recall, ndcg) == (wanted["recall@20"], wanted["ndcg@20"])
+    record = results.load(tmp_path / "tiny")[0]
+    assert found["MF"]["ndcg@20"][0] < record.test["ndcg@20"]  # validation items take places

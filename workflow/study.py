@@ -119,8 +119,7 @@ class Study:
 SMALL = ("popularity", "ItemKNN", "EASE", "MF", "LightGCN", "XSimGCL")
 # One step an epoch: as good as many small ones here, and far cheaper on a graph.
 WHOLE = {"epochs": 400, "batch_size": 65536, "validate_every": 10}
-# A step's gradient for one user falls with the number of users; weight decay does not. (On sparse
-# data MF, which has no neighbours to learn from, needs the larger ones.)
+# A step's gradient for one user falls with the number of users; weight decay does not.
 LARGE = {"weight_decay": (1e-6, 5e-5), "temperature": (0.15, 1.0)}
 STUDIES = {
     "ml-100k": Study({"dataset": "ml-100k", **WHOLE}, 9, 5, layered=("LightGCN",)),
@@ -138,8 +137,7 @@ STUDIES = {
         methods=SMALL,
         termed=("LightGCN",),
         ranges=dict.fromkeys(("LightGCN", "XSimGCL"), LARGE),
-        # MF over-fits in small steps; XSimGCL learns in fewer epochs, each of which costs more.
-        own={"MF": {"batch_size": 65536, "epochs": 120}, "XSimGCL": {"epochs": 25}},
+        own={"XSimGCL": {"epochs": 25}},  # each costs several of LightGCN's
         fronts=(),
     ),
     "irb-ml-1m": Study(
@@ -232,11 +230,12 @@ def as_published(name: str, chosen: Mapping[str, RunConfig], seeds: int) -> None
 
     Papers on the splits that come with their data keep validation items in; these numbers are to be
     set beside theirs. ``results/NAME/training-left-out.metrics`` is JSON: by row, for each metric
-    one number a seed. It needs the weights beside the records, so it is written where the runs were
-    made.
+    one number a seed; rows that are not among ``chosen`` are kept. It needs the weights beside the
+    records, so it is written where the runs were made.
     """
     folder = results.root() / name
-    found = {}
+    path = folder / "training-left-out.metrics"
+    found = json.loads(path.read_text()) if path.exists() else {}
     for row, config in chosen.items():
         metrics = []
         for one in seeded(config, seeds):
@@ -244,7 +243,7 @@ def as_published(name: str, chosen: Mapping[str, RunConfig], seeds: int) -> None
             lists_UK = recommend(model, dataset, one.k, "valid")
             metrics.append(evaluate_lists(lists_UK, dataset, (one.k,), "test"))
         found[row] = {m: [one[m] for one in metrics] for m in ("recall@20", "ndcg@20")}
-    (folder / "training-left-out.metrics").write_text(json.dumps(found, indent=1) + "\n")
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def explorer(name: str, base: RunConfig) -> None:

@@ -132,7 +132,8 @@ def expected_ndcg(
     require_number("trade_off", trade_off, at_least=0, at_most=1)
     relevance_BM, order_BM = relevance_BM.sort(dim=1, descending=True, stable=True)
     item_BM = item_BM.gather(1, order_BM)
-    discount_K = 1 / torch.arange(2, k + 3, device=item_BM.device).log2().to(relevance_BM.dtype)
+    rank_K = torch.arange(2, k + 3, dtype=relevance_BM.dtype, device=item_BM.device)
+    discount_K = 1 / rank_K.log2()
 
     def gain(rows: slice, taken_BM: Tensor) -> Tensor:
         """The item's own gain at its place, less what those below it lose by moving down one."""
