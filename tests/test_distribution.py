@@ -192,6 +192,17 @@ def test_the_gradient_passes_through_the_temperature_found(path):
     assert torch.autograd.gradcheck(soft_top, embeddings(), atol=1e-6)
 
 
+def test_a_perplexity_is_found_in_few_passes(monkeypatch):
+    """Bisection alone takes about 18, false position without the Illinois rule about 25."""
+    passes, entropy = [], ItemDistribution.entropy
+    monkeypatch.setattr(ItemDistribution, "entropy", lambda self: passes.append(1) or entropy(self))
+    torch.manual_seed(0)
+    for k in (2, 20, 500):
+        passes.clear()
+        ItemDistribution.from_logits(torch.randn(200, 1000)).at_perplexity(k)
+        assert len(passes) <= 16
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_the_entropy_at_a_perplexity_has_no_gradient(path):
     query_BD, item_ND = embeddings()
