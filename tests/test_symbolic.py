@@ -86,20 +86,6 @@ def test_identities(n):
     assert sym.is_zero(divergence - sym.cross_entropy(target, pi) + sym.entropy(target), score, TAU)
 
 
-def test_mutual_information_is_a_difference_of_entropies():
-    score = sym.symbols("s", 6)
-    laws = [sym.softmax(score[:3], TAU), sym.softmax(score[3:], TAU)]
-    information = sym.mutual_information(laws)
-    personal = (sym.entropy(laws[0]) + sym.entropy(laws[1])) / 2
-    gap = sym.entropy(sym.mean_law(laws)) - personal - information
-    assert sym.is_zero(gap, score, TAU)
-    assert not sym.is_zero(gap + 2 * information, score, TAU)
-    law_BN = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], dtype=torch.float64)
-    library = regularizers.kl(law_BN, law_BN.mean(0)).mean()
-    numbers = sym.evaluate(sym.mutual_information(law_BN.tolist()), {})
-    np.testing.assert_allclose(numbers, library, rtol=1e-14)
-
-
 def test_bpr_is_the_softmax_loss_over_two_items():
     score = sym.symbols("s", 2)
     assert sym.is_zero(sym.bpr(score, 0, 1) - sym.softmax_loss(score, 0), score)

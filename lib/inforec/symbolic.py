@@ -64,16 +64,6 @@ def kl(p: Sequence, q: Sequence) -> sp.Expr:
     return sum(a * (sp.log(a) - sp.log(b)) for a, b in zip(p, q, strict=True) if a != 0)
 
 
-def mean_law(laws: Sequence[Sequence]) -> list[sp.Expr]:
-    """The law of an item that a random user gets: the mean of the users' laws."""
-    return [sum(column) / len(laws) for column in zip(*laws, strict=True)]
-
-
-def mutual_information(laws: Sequence[Sequence]) -> sp.Expr:
-    """I(U; I) = mean_u KL(Q_u || mean of the Q_u), every user alike."""
-    return sum(kl(law, mean_law(laws)) for law in laws) / len(laws)
-
-
 def category_law(law: Sequence, weight: sp.ImmutableMatrix) -> list[sp.Expr]:
     """q_c = sum_i Q_i A_ic: a law over items seen as a law over categories."""
     return [sum(q * weight[i, c] for i, q in enumerate(law)) for c in range(weight.cols)]
