@@ -347,6 +347,40 @@ def test_terms_of_vectors_equal_sympy_and_differences():
         assert np.abs(by_sympy).max() > 1e-2, f"{name}: too small a gradient to tell anything"
 
 
+def test_mutual_information_is_a_mean_divergence():
+    """Of the rows' laws from their mean, weighed by the rows: in general, and the library's."""
+    joint = sym.weight_symbols("w", 2, 3)
+    row = [sum(joint.row(x)) for x in range(2)]
+    column = [sum(joint.col(y)) for y in range(3)]
+    mean = sum(row[x] * sym.kl([a / row[x] for a in joint.row(x)], column) for x in range(2))
+    assert sym.is_zero(sym.mutual_information(joint) - mean, ())
+    assert not sym.is_zero(sym.mutual_information(joint) - mean / 2, ())
+    number_XY = np.random.default_rng(0).dirichlet(np.ones(6)).reshape(2, 3)
+    by_sympy = sym.evaluate(sym.mutual_information(joint), {joint: number_XY})
+    share_X = torch.tensor(number_XY).sum(1)
+    library = share_X @ regularizers.kl(
+        torch.tensor(number_XY) / share_X[:, None], torch.tensor(number_XY).sum(0)
+    )
+    np.testing.assert_allclose(library, by_sympy, rtol=1e-12)
+    assert by_sympy > 1e-2
+
+
+def test_effective_categories_are_one_plus_the_chi2_information():
+    law = sym.law_symbols("P", 3)
+    share = sym.symbols("a", 3, positive=True)
+    weight = sp.ImmutableMatrix(3, 2, lambda i, c: share[i] if c == 0 else 1 - share[i])
+    p = sym.category_law(law, weight)
+    chi2 = sum(
+        law[i] * p[c] * sym.f_generator("chi2", weight[i, c] / p[c])
+        for i in range(3)
+        for c in range(2)
+    )
+    assert sp.simplify(sym.effective_categories(law, weight) - 1 - chi2) == 0
+    assert sp.simplify(sym.effective_categories(law, weight) - chi2) != 0
+    one_hot = sp.ImmutableMatrix([[1, 0], [0, 1], [0, 1]])
+    assert sp.simplify(sym.effective_categories(law, one_hot) - 2) == 0
+
+
 def test_zero_probabilities_add_nothing():
     q = sym.symbols("q", 3, positive=True)
     p = (sp.Rational(1, 4), sp.Rational(3, 4), 0)

@@ -69,6 +69,20 @@ def category_law(law: Sequence, weight: sp.ImmutableMatrix) -> list[sp.Expr]:
     return [sum(q * weight[i, c] for i, q in enumerate(law)) for c in range(weight.cols)]
 
 
+def effective_categories(law: Sequence, weight: sp.ImmutableMatrix) -> sp.Expr:
+    """C_eff = sum_c (sum_i P_i A_ic^2) / p_c, with p_c = sum_i P_i A_ic."""
+    square = weight.applyfunc(lambda a: a**2)
+    pairs = zip(category_law(law, square), category_law(law, weight), strict=True)
+    return sum(a / p for a, p in pairs)
+
+
+def mutual_information(joint: sp.ImmutableMatrix) -> sp.Expr:
+    """I(X; Y) = sum_xy p(x, y) log(p(x, y) / (p(x) p(y))), of the matrix p(x, y)."""
+    rows = [sum(joint.row(x)) for x in range(joint.rows)]
+    columns = [sum(joint.col(y)) for y in range(joint.cols)]
+    return kl(list(joint), [a * b for a in rows for b in columns])
+
+
 def softmax_loss(score: Sequence, positive: int, temperature=1) -> sp.Expr:
     """-log Q_positive."""
     return log_sum_exp(score, temperature) - score[positive] / temperature
