@@ -86,6 +86,26 @@ def test_identities(n):
     assert sym.is_zero(divergence - sym.cross_entropy(target, pi) + sym.entropy(target), score, TAU)
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_central_moments_are_derivatives_of_log_sum_exp(n):
+    """d^k/dt^k tau lse((s + t v) / tau) = tau^(1 - k) E[(v - E v)^k] for k = 2, 3."""
+    score, direction, t = sym.symbols("s", n), sym.symbols("v", n), sp.Symbol("t", real=True)
+    moved = [s + t * v for s, v in zip(score, direction, strict=True)]
+    free_energy = TAU * sym.log_sum_exp(moved, TAU)
+    pi = sym.softmax(score, TAU)
+    for order in (2, 3):
+        slope = sp.diff(free_energy, t, order).subs(t, 0)
+        moment = sym.central_moment(pi, direction, order)
+        assert sym.is_zero(slope - moment * TAU ** (1 - order), score, TAU)
+        assert not sym.is_zero(slope - moment / TAU**order, score, TAU)
+    law, value = np.array([0.2, 0.5, 0.3]), np.array([1.0, -2.0, 0.5])
+    spread = value - law @ value
+    for order in (1, 2, 3, 4):
+        np.testing.assert_allclose(
+            float(sym.central_moment(law, value, order)), law @ spread**order, atol=1e-15
+        )
+
+
 def test_bpr_is_the_softmax_loss_over_two_items():
     score = sym.symbols("s", 2)
     assert sym.is_zero(sym.bpr(score, 0, 1) - sym.softmax_loss(score, 0), score)

@@ -54,6 +54,12 @@ def entropy(law: Sequence) -> sp.Expr:
     return -sum(q * sp.log(q) for q in law)
 
 
+def central_moment(law: Sequence, value: Sequence, order: int) -> sp.Expr:
+    """E_Q[(v - E_Q v)^order]; of order 2 it is the variance."""
+    mean = sum(q * v for q, v in zip(law, value, strict=True))
+    return sum(q * (v - mean) ** order for q, v in zip(law, value, strict=True))
+
+
 def cross_entropy(p: Sequence, q: Sequence) -> sp.Expr:
     """-sum_i P_i log Q_i; a P_i that is the number 0 adds nothing."""
     return -sum(a * sp.log(b) for a, b in zip(p, q, strict=True) if a != 0)
