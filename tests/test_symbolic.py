@@ -70,6 +70,47 @@ def test_gradients_in_the_scores_sum_to_zero(n):
         assert sym.is_zero(sum(sym.gradient(expression, score)), score, TAU), name
 
 
+def test_hessians_equal_their_closed_forms():
+    score = sym.symbols("s", 3)
+    interest, weight = sym.law_symbols("p", 2), sym.weight_symbols("a", 3, 2)
+    forms = [
+        (sym.softmax_loss(score, 1, TAU), sym.covariance(sym.softmax(score, TAU)) / TAU**2),
+        (
+            sym.category_kl(score, interest, weight, TAU),
+            sym.category_kl_hessian(score, interest, weight, TAU),
+        ),
+        (sym.entropy(sym.softmax(score, TAU)), sym.entropy_hessian(score, TAU)),
+    ]
+    for number, (expression, closed) in enumerate(forms):
+        by_sympy = sym.hessian(expression, score)
+        for i, j in ((0, 0), (0, 1), (1, 1), (1, 2), (2, 0)):
+            gap = by_sympy[i, j] - closed[i, j]
+            assert sym.is_zero(gap, score, TAU), (number, i, j)
+            assert not sym.is_zero(gap + 2 * closed[i, j], score, TAU), (number, i, j)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_hessians_equal_autograd_of_the_library(n):
+    values, score, cases = library_cases(n, seed=n)
+    interest = sym.law_symbols("p", NUM_CATEGORIES)
+    weight = sym.weight_symbols("a", n, NUM_CATEGORIES)
+    closed_forms = {
+        "softmax": sym.covariance(sym.softmax(score, TAU)) / TAU**2,
+        "category_kl": sym.category_kl_hessian(score, interest, weight, TAU),
+        "entropy": sym.entropy_hessian(score, TAU),
+    }
+    functions = {name: function for name, _, function in cases}
+    for name, closed in closed_forms.items():
+
+        def value(logits_N, function=functions[name]):
+            return function(logits_N).sum()
+
+        by_autograd = torch.autograd.functional.hessian(value, torch.tensor(values[score]))
+        by_sympy = sym.evaluate(closed, values)
+        np.testing.assert_allclose(by_autograd, by_sympy, rtol=0, atol=1e-13, err_msg=name)
+        assert np.abs(by_sympy).max() > 1e-2, f"{name}: too small a curvature to tell anything"
+
+
 @pytest.mark.parametrize("n", SIZES)
 def test_identities(n):
     score, _ = closed_forms(n)

@@ -200,6 +200,41 @@ def gradient(expression: sp.Expr, score: Sequence[sp.Symbol]) -> list[sp.Expr]:
     return [sp.diff(expression, s) for s in score]
 
 
+def hessian(expression: sp.Expr, score: Sequence[sp.Symbol]) -> sp.ImmutableMatrix:
+    """The (n, n) matrix of second partial derivatives of the expression in the scores."""
+    return sp.ImmutableMatrix([gradient(slope, score) for slope in gradient(expression, score)])
+
+
+def covariance(law: Sequence) -> sp.ImmutableMatrix:
+    """Cov_Q = diag(Q) - Q Q^T, so that v^T Cov_Q v is the variance of v under the law."""
+    return sp.ImmutableMatrix(
+        len(law), len(law), lambda i, j: (law[i] if i == j else 0) - law[i] * law[j]
+    )
+
+
+def category_kl_hessian(
+    score: Sequence, p: Sequence, weight: sp.ImmutableMatrix, temperature=1
+) -> sp.ImmutableMatrix:
+    """(Cov_Q - sum_c p_c Cov_c) / temperature^2, Cov_c of the law Q_i A_ic / q_c in a category."""
+    law = softmax(score, temperature)
+    inside = sp.zeros(len(law), len(law))
+    for c, (wanted, served) in enumerate(zip(p, category_law(law, weight), strict=True)):
+        inside += wanted * covariance([q * weight[i, c] / served for i, q in enumerate(law)])
+    return sp.ImmutableMatrix(covariance(law) - inside) / temperature**2
+
+
+def entropy_hessian(score: Sequence, temperature=1) -> sp.ImmutableMatrix:
+    """(Q_i Q_j (1 + l_i + l_j) - [i = j] Q_i (1 + l_i)) / temperature^2, l_i = log Q_i + H(Q)."""
+    law = softmax(score, temperature)
+    excess = [sp.log(q) + entropy(law) for q in law]
+
+    def entry(i, j):
+        diagonal = law[i] * (1 + excess[i]) if i == j else 0
+        return (law[i] * law[j] * (1 + excess[i] + excess[j]) - diagonal) / temperature**2
+
+    return sp.ImmutableMatrix(len(law), len(law), entry)
+
+
 def is_zero(expression: sp.Expr, score: Sequence[sp.Symbol], temperature=1) -> bool:
     """Whether an expression in softmaxes of the scores is 0 for all values of its symbols.
 
