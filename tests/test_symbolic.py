@@ -83,10 +83,10 @@ def test_hessians_equal_their_closed_forms():
     ]
     for number, (expression, closed) in enumerate(forms):
         by_sympy = sym.hessian(expression, score)
-        for i, j in ((0, 0), (0, 1), (1, 1), (1, 2), (2, 0)):
-            gap = by_sympy[i, j] - closed[i, j]
-            assert sym.is_zero(gap, score, TAU), (number, i, j)
-            assert not sym.is_zero(gap + 2 * closed[i, j], score, TAU), (number, i, j)
+        for j in (0, 1):  # all symbols are general: the other entries follow by renaming the items
+            gap = by_sympy[0, j] - closed[0, j]
+            assert sym.is_zero(gap, score, TAU), (number, j)
+            assert not sym.is_zero(gap + 2 * closed[0, j], score, TAU), (number, j)
 
 
 @pytest.mark.parametrize("n", SIZES)
