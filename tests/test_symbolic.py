@@ -155,6 +155,21 @@ def test_bpr_is_the_softmax_loss_over_two_items():
     assert sym.is_zero(up - sigmoid, score) and sym.is_zero(down + sigmoid, score)
 
 
+def test_softmax_loss_is_a_function_of_the_gaps():
+    score = sym.symbols("s", 4)
+    gap = [s - score[0] for s in score[1:]]
+    loss = sym.softmax_loss(score, 0, TAU)
+    assert sym.is_zero(sym.softmax_of_gaps(gap, TAU) - loss, score, TAU)
+    assert not sym.is_zero(sym.softmax_of_gaps([-d for d in gap], TAU) - loss, score, TAU)
+    values = np.array([0.3, -0.4, 1.1, 0.2])
+    law = ItemDistribution.from_logits(torch.tensor(values)[None], temperature=0.7)
+    np.testing.assert_allclose(
+        losses.softmax(law, torch.tensor([0])).item(),
+        sym.evaluate(sym.softmax_of_gaps(gap, TAU), {score: values, TAU: 0.7}),
+        rtol=1e-12,
+    )
+
+
 def library_cases(n, seed=0):
     """(name, SymPy expression, numbers for its symbols, the library's function of the logits)."""
     random = np.random.default_rng(seed)

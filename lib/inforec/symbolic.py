@@ -109,6 +109,11 @@ def bpr(score: Sequence, positive: int, negative: int) -> sp.Expr:
     return sp.log(1 + sp.exp(score[negative] - score[positive]))
 
 
+def softmax_of_gaps(gap: Sequence, temperature=1) -> sp.Expr:
+    """log(1 + sum_j exp(d_j / temperature)), d_j = s_j - s_positive: the softmax loss by gaps."""
+    return sp.log(1 + sum(sp.exp(sp.expand(d / temperature)) for d in gap))
+
+
 def info_nce(similarity: sp.ImmutableMatrix, temperature=1, *, two_sided=False) -> sp.Expr:
     """InfoNCE of a (B, B) matrix of similarities: the mean over rows of -log softmax_b.
 
