@@ -110,7 +110,7 @@ def bpr(score: Sequence, positive: int, negative: int) -> sp.Expr:
 
 
 def softmax_of_gaps(gap: Sequence, temperature=1) -> sp.Expr:
-    """log(1 + sum_j exp(d_j / temperature)), d_j = s_j - s_positive: the softmax loss by gaps."""
+    """log(1 + sum_j exp(d_j / temperature)), d_j = s_j - s_positive."""
     return sp.log(1 + sum(sp.exp(sp.expand(d / temperature)) for d in gap))
 
 
