@@ -329,6 +329,48 @@ MUTATIONS = [
         "return sum((m**2 + sp.exp(v) - 1 + v) / 2 for m, v in pairs)",
         "the Gaussian rate has the wrong sign at the log-variance",
     ),
+    Mutation(
+        "symbolic.py",
+        "return sum(q * (v - mean) ** order for",
+        "return sum(q * (v + mean) ** order for",
+        "a central moment is not about the mean",
+    ),
+    Mutation(
+        "symbolic.py",
+        "square = weight.applyfunc(lambda a: a**2)",
+        "square = weight",
+        "the effective categories lack a square",
+    ),
+    Mutation(
+        "symbolic.py",
+        "return kl(list(joint), [a * b for a in rows for b in columns])",
+        "return kl(list(joint), [a + b for a in rows for b in columns])",
+        "mutual information against a sum of the marginals",
+    ),
+    Mutation(
+        "symbolic.py",
+        "return sp.log(1 + sum(sp.exp(sp.expand(d / temperature)) for d in gap))",
+        "return sp.log(sum(sp.exp(sp.expand(d / temperature)) for d in gap))",
+        "the softmax of gaps forgets the positive",
+    ),
+    Mutation(
+        "symbolic.py",
+        "(law[i] if i == j else 0) - law[i] * law[j]",
+        "(law[i] if i == j else 0) + law[i] * law[j]",
+        "the covariance has the wrong sign",
+    ),
+    Mutation(
+        "symbolic.py",
+        "return sp.ImmutableMatrix(covariance(law) - inside) / temperature**2",
+        "return sp.ImmutableMatrix(covariance(law) - inside) / temperature",
+        "the Hessian of the category KL forgets a temperature",
+    ),
+    Mutation(
+        "symbolic.py",
+        "diagonal = law[i] * (1 + excess[i]) if i == j else 0",
+        "diagonal = law[i] * excess[i] if i == j else 0",
+        "the Hessian of the entropy lacks a one",
+    ),
 ]
 
 

@@ -77,7 +77,7 @@ def test_the_smoothing_is_that_of_the_value():
     """A narrow item against a mixed one: the choice turns at the score where their values meet."""
     category_NC = torch.tensor([[1.0, 0.0], [0.5, 0.5]], dtype=torch.float64)
     p = [0.5, 0.5]
-    padded = (p + [0.0], torch.nn.functional.pad(category_NC, (0, 1)))  # value() has C categories
+    padded = ([*p, 0.0], torch.nn.functional.pad(category_NC, (0, 1)))  # value() has C categories
     narrow, mixed = (value([m], [0.0, 0.0], [0, 1], *padded, 0.5) for m in (0, 1))
     for shift, best in ((-1e-3, 1), (1e-3, 0)):
         score_BM = torch.tensor([[2 * (mixed - narrow) + shift, 0.0]], dtype=torch.float64)
