@@ -229,8 +229,21 @@ def library_cases(n, seed=0):
                 sym.entropy(category_law),
                 lambda logits_N: regularizers.category_entropy(law(logits_N), category).sum(),
             ),
+            (
+                "pair_loss",
+                sym.pair_loss(score, 1, weight, 0.6, 0.4, TAU),
+                lambda logits_N: pair_loss(law(logits_N), 1, category, 0.6, 0.4),
+            ),
         ],
     )
+
+
+def pair_loss(law, item, category_NC, alpha, beta):
+    """-log Q_i + alpha (KL(A_i || q) + H(A_i)) - beta H(Q), from the library's terms."""
+    own_BC = category_NC[[item]]
+    cross_B = regularizers.kl(own_BC, law.mean(category_NC)) - torch.xlogy(own_BC, own_BC).sum(1)
+    loss = losses.softmax(law, torch.tensor([item]))
+    return loss + alpha * cross_B.sum() - beta * regularizers.entropy(law).sum()
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -277,6 +290,23 @@ def test_embedding_gradients_follow_by_the_chain_rule(n):
     )
     by_sympy = sym.evaluate(sym.gradient(total, score), values) @ item_ND.numpy()
     np.testing.assert_allclose(by_autograd[0], by_sympy, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_mean_pair_loss_is_the_objective_up_to_the_entropy_of_the_interests(n):
+    values, score, _ = library_cases(n, seed=n)
+    weight = sym.weight_symbols("a", n, NUM_CATEGORIES)
+    alpha, beta, taken = sp.Rational(3, 5), sp.Rational(2, 5), [0, n - 1]
+    mean = sum(sym.pair_loss(score, i, weight, alpha, beta, TAU) for i in taken) / len(taken)
+    interest = [sum(weight[i, c] for i in taken) / len(taken) for c in range(NUM_CATEGORIES)]
+    objective = (
+        sum(sym.softmax_loss(score, i, TAU) for i in taken) / len(taken)
+        + alpha * sym.category_kl(score, interest, weight, TAU)
+        - beta * sym.entropy(sym.softmax(score, TAU))
+    )
+    constant = alpha * sym.entropy(interest)
+    np.testing.assert_allclose(sym.evaluate(mean - objective - constant, values), 0, atol=1e-12)
+    assert abs(sym.evaluate(constant, values)) > 0.1
 
 
 def test_info_nce_is_a_softmax_loss_of_cosines():

@@ -104,6 +104,16 @@ def category_kl(score: Sequence, p: Sequence, weight: sp.ImmutableMatrix, temper
     return kl(p, category_law(softmax(score, temperature), weight))
 
 
+def pair_loss(
+    score: Sequence, positive: int, weight: sp.ImmutableMatrix, alpha, beta, temperature=1
+) -> sp.Expr:
+    """-log Q_i - alpha sum_c A_ic log q_c - beta H(Q): the objective's share of one positive i."""
+    law = softmax(score, temperature)
+    q = category_law(law, weight)
+    category = cross_entropy(weight.row(positive), q)
+    return softmax_loss(score, positive, temperature) + alpha * category - beta * entropy(law)
+
+
 def bpr(score: Sequence, positive: int, negative: int) -> sp.Expr:
     """-log sigmoid(s_positive - s_negative)."""
     return sp.log(1 + sp.exp(score[negative] - score[positive]))
