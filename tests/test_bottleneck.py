@@ -104,6 +104,7 @@ def test_a_record_is_made_once_and_reads_the_trained_model(workflow, tiny_folder
 def test_the_grid_has_every_weight_rule_and_alpha(workflow):
     configs = workflow.configs()
     ids = {results.run_id(config.to_dict()) for config in configs}
-    weights, alphas = len(workflow.WEIGHTS), len(workflow.ALPHAS)
-    assert len(ids) == len(configs) == workflow.SEEDS * (2 * weights + alphas)
+    settings = len(workflow.WEIGHTS) + len(workflow.ALPHAS) + len(workflow.BEST_WEIGHTS)
+    assert len(ids) == len(configs) == workflow.SEEDS * settings
+    assert workflow.ALPHA_WEIGHT in workflow.WEIGHTS  # where alpha is 0
     assert {c.validate_every for c in configs if c.alpha} == {workflow.LAST.epochs}

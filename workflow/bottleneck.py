@@ -2,9 +2,9 @@
 
     python workflow/bottleneck.py [--jobs 2]
 
-Mult-VAE is trained on ml-100k with every weight of the rate and every seed, once for a fixed number
-of epochs ("last") and once with the epoch of the best validation kept ("best"); and for the fixed
-number of epochs at one weight with every alpha. The trained models go to bottleneck-train, and one
+Mult-VAE is trained on ml-100k with every weight of the rate and every seed for a fixed number of
+epochs (LAST); at one weight also with every alpha; and with some of the weights with the epoch of
+the best validation kept (BEST). The trained models go to bottleneck-train, and one
 record of what they hold to bottleneck.
 
 The key figures of a record's `law`, in nats; codes are those of the training items, all of them:
@@ -52,6 +52,7 @@ LAST = RunConfig(
 )
 BEST = replace(LAST, validate_every=5, patience=60)
 WEIGHTS = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0)
+BEST_WEIGHTS = (0.0, 0.3, 1.0, 2.0)
 ALPHAS = (0.3, 1.0, 3.0)
 ALPHA_WEIGHT = 2.0
 SEEDS = 3
@@ -61,8 +62,9 @@ ACTIVE = 0.01  # nats, above which a coordinate of the code counts as used
 
 def configs() -> list[RunConfig]:
     """Every run of the study."""
-    grid = [_weighted(base, weight) for base in (LAST, BEST) for weight in WEIGHTS]
+    grid = [_weighted(LAST, weight) for weight in WEIGHTS]
     grid += [_weighted(replace(LAST, alpha=alpha), ALPHA_WEIGHT) for alpha in ALPHAS]
+    grid += [_weighted(BEST, weight) for weight in BEST_WEIGHTS]
     return [replace(config, seed=seed) for config in grid for seed in range(SEEDS)]
 
 
