@@ -218,6 +218,7 @@ NAMES = {
     "xsimgcl": "XSimGCL",
     "directau": "DirectAU",
     "cgi": "CGI",
+    "multvae": "Mult-VAE",
     "implicit-als": "implicit ALS",
 }
 

@@ -26,6 +26,7 @@ SMALL = {
     "xsimgcl": {"dim": 4, "layers": 2, "weight": 0.1},
     "directau": {"dim": 4, "gamma": 0.2},
     "cgi": {"dim": 4, "layers": 2},
+    "multvae": {"hidden": 16, "dim": 4, "anneal": 0},
     "ease": {"l2": 10.0},
     "itemknn": {"neighbours": 5},
 }
@@ -59,6 +60,11 @@ BAD_OPTIONS = [
     ("cgi", "walk", 2.5),
     ("cgi", "rank_weight", -1.0),
     ("cgi", "rank_temperature", 0),
+    ("multvae", "hidden", 0),
+    ("multvae", "dim", 2.5),
+    ("multvae", "dropout", 1.5),
+    ("multvae", "weight", -0.1),
+    ("multvae", "anneal", -1),
     ("ease", "l2", 0),
     ("ease", "l2", float("nan")),
     ("itemknn", "neighbours", 0),
@@ -189,5 +195,5 @@ def test_an_unknown_option_is_an_error_and_options_are_frozen(name):
 def test_the_registry_names_every_family_once():
     collaborative, graph = {"popularity", "itemknn", "ease", "mf"}, {"lightgcn"}
     contrastive = {"sgl", "simgcl", "xsimgcl", "directau", "cgi"}
-    assert collaborative | graph | contrastive <= set(REGISTRY)
+    assert collaborative | graph | contrastive | {"multvae"} <= set(REGISTRY)
     assert len(set(REGISTRY.values())) == len(REGISTRY)

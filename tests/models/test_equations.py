@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from inforec.batches import PairBatches, UserBatches
 from inforec.layers import multi_hot
 from inforec.models import REGISTRY
 from inforec.types import Interactions, Query
@@ -146,3 +147,88 @@ def test_ease_refuses_a_catalogue_whose_matrices_would_not_fit():
     train = Interactions(one, one, num_users=1, num_items=30_000)
     with pytest.raises(ValueError, match=r"EASE on 30,000 items: expected at most 25,000"):
         REGISTRY["ease"](train)
+
+
+def slow_layer(weight, bias, values):
+    """W v + b of one row, with loops over lists."""
+    return [
+        sum(w * v for w, v in zip(row, values, strict=True)) + b
+        for row, b in zip(weight, bias, strict=True)
+    ]
+
+
+def slow_multvae(model, items, noise):
+    """The scores and the rate of one user, item by item and unit by unit."""
+    lists = {name: value.tolist() for name, value in model.state_dict().items()}
+    columns = [list(column) for column in zip(*lists["input_NH"], strict=True)]
+    x = [1 / math.sqrt(len(items)) if i in items else 0.0 for i in range(model.num_items)]
+    hidden = [math.tanh(v) for v in slow_layer(columns, lists["input_H"], x)]
+    code = slow_layer(lists["code.weight"], lists["code.bias"], hidden)
+    mean, log_variance = code[: len(noise)], code[len(noise) :]
+    z = [m + math.exp(v / 2) * e for m, v, e in zip(mean, log_variance, noise, strict=True)]
+    hidden = [math.tanh(v) for v in slow_layer(lists["hidden.weight"], lists["hidden.bias"], z)]
+    rate = sum((m * m + math.exp(v) - 1 - v) / 2 for m, v in zip(mean, log_variance, strict=True))
+    return slow_layer(lists["output.weight"], lists["output.bias"], hidden), rate
+
+
+@pytest.fixture
+def multvae(tiny):
+    """A small one whose codes are far from the prior, without dropout."""
+    torch.manual_seed(0)
+    config = REGISTRY["multvae"].Config(hidden=5, dim=2, dropout=0.0, weight=0.7, anneal=4)
+    model = REGISTRY["multvae"](tiny.train, config).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.8)
+    return model
+
+
+def test_multvae_decodes_the_mean_of_its_code_or_a_draw_around_it(
+    tiny, users, multvae, monkeypatch
+):
+    noise_UD = torch.randn(tiny.num_users, 2, dtype=torch.float64)
+    monkeypatch.setattr(torch, "randn_like", lambda mean: noise_UD)
+    multvae.on_epoch_start(3)  # of 4: the term is at three quarters of its weight
+    batch = next(UserBatches(tiny.train, 10**6, 0).epoch(1))
+    scores_BN = multvae.eval().score(users)
+    output = multvae.train()(batch)
+    every_BN = torch.arange(tiny.num_items).expand(tiny.num_users, -1)
+    log_law_BN = output.distribution.log_prob(every_BN)
+    rates = 0.0
+    for row, user in enumerate(batch.user.tolist()):
+        items = [i for u, i in pairs(tiny) if u == user]
+        wanted, _ = slow_multvae(multvae, items, [0.0, 0.0])
+        assert scores_BN[user].tolist() == pytest.approx(wanted, rel=1e-9)
+        wanted, rate = slow_multvae(multvae, items, noise_UD[row].tolist())
+        wanted = torch.tensor(wanted, dtype=torch.float64).log_softmax(0)
+        torch.testing.assert_close(log_law_BN[row], wanted)
+        rates += rate
+    # A sum over users, as the loss outside is one over interactions, both over their number.
+    wanted = 0.7 * 0.75 * rates / len(tiny.train)
+    assert output.aux["rate"].item() == pytest.approx(wanted, rel=1e-9) and wanted > 0.1
+
+
+def test_multvae_counts_the_rate_of_a_user_once_an_epoch_in_pairs_too(tiny, users, multvae):
+    multvae.train().on_epoch_start(9)
+    (batch,) = PairBatches(tiny.train, 10**6, 0, negatives=1, popular=False).epoch(1)
+    (of_users,) = UserBatches(tiny.train, 10**6, 0).epoch(1)
+    in_pairs, in_users = multvae(batch).aux["rate"], multvae(of_users).aux["rate"]
+    torch.testing.assert_close(in_pairs, in_users)
+    rate_U = [slow_multvae(multvae, h[h >= 0].tolist(), [0.0, 0.0])[1] for h in users.history]
+    assert in_users.item() == pytest.approx(0.7 * sum(rate_U) / len(tiny.train), rel=1e-9)
+
+
+def test_multvae_hides_items_from_its_encoder_in_training_only(tiny, users):
+    torch.manual_seed(0)
+    config = REGISTRY["multvae"].Config(hidden=5, dim=2, dropout=0.5)
+    model = REGISTRY["multvae"](tiny.train, config)
+    first, second = (model.train().encode(users.history)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    # What is left is scaled up, so that the mean over draws is the input without dropout.
+    with torch.no_grad():
+        model.input_H.zero_()
+        model.input_NH.mul_(1e-3)  # where tanh is linear
+        drawn = torch.stack([model.encode(users.history)[0] for _ in range(4000)]).mean(0)
+        whole = model.eval().encode(users.history)[0]
+    assert (whole - model.code.bias[:2]).abs().max() > 1e-4
+    torch.testing.assert_close(drawn, whole, atol=2e-5, rtol=0)

@@ -1,5 +1,6 @@
 """The models, by family. REGISTRY maps each name to its class."""
 
+from inforec.models.autoencoder.multvae import MultVAE
 from inforec.models.base import DotProduct, Ranker, Recommender
 from inforec.models.collaborative.ease import EASE
 from inforec.models.collaborative.itemknn import ItemKNN
@@ -26,6 +27,8 @@ REGISTRY: dict[str, type[Recommender]] = {
     "xsimgcl": XSimGCL,
     "directau": DirectAU,
     "cgi": CGI,
+    # autoencoder
+    "multvae": MultVAE,
 }
 
 __all__ = ["REGISTRY", "DotProduct", "Ranker", "Recommender"]
