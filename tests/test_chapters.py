@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
 BOOK = Path(__file__).parent.parent / "book"
 PAGES = sorted(BOOK.glob("*.md"))
@@ -62,6 +63,7 @@ def test_chapter_runs(path, monkeypatch, capsys):
             assert run_page(path) > 0
         finally:
             plt.close("all")
+            torch.set_default_dtype(torch.float32)  # a page may choose another for itself
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
