@@ -23,9 +23,10 @@ BASE = RunConfig(
     dataset="ml-100k",
     model="ngcf",
     options={"dim": 32, "layers": 3},
-    epochs=200,
+    epochs=150,
     batch_size=65536,  # one step an epoch
     validate_every=10,
+    patience=3,
     device="cpu",
 )
 PIECES = {  # what each rung takes away from the one above
@@ -36,7 +37,7 @@ PIECES = {  # what each rung takes away from the one above
     "concatenation": {"combine": "mean"},
     "message dropout": {"message_dropout": 0.0},
 }
-RATES = (0.01, 0.02, 0.04, 0.08)
+RATES = (0.01, 0.03, 0.1)
 SEEDS = 3
 TERMS = {"alpha": 1.0, "beta": 1.0}
 
