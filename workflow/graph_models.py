@@ -23,10 +23,10 @@ BASE = RunConfig(
     dataset="ml-100k",
     model="ngcf",
     options={"dim": 32, "layers": 3},
-    epochs=150,
+    epochs=80,
     batch_size=65536,  # one step an epoch
     validate_every=10,
-    patience=3,
+    patience=8,  # all epochs are run
     device="cpu",
 )
 PIECES = {  # what each rung takes away from the one above
