@@ -4,9 +4,9 @@
 
 On ml-100k NGCF loses one piece after another (LADDER) until it is LightGCN. Every rung has the same
 budget: the learning rates RATES with the first seed, of which validation ndcg@20 chooses one, and
-that one with every seed. Everything else is fixed (BASE). The ends of the ladder are also trained
-with the terms (TERMS), and the class LightGCN is trained once at the setting of the last rung. The
-records go to graph-models.
+that one with every seed. Everything else is fixed (BASE). NGCF is also trained with the terms
+(TERMS), and the class LightGCN once, at the setting of the last rung. The records go to
+graph-models.
 """
 
 from __future__ import annotations
@@ -56,11 +56,10 @@ def rates(rung: RunConfig) -> list[RunConfig]:
 
 
 def further(chosen: list[RunConfig]) -> list[RunConfig]:
-    """What is run at the chosen settings: seeds, the ends with the terms, and LightGCN itself."""
-    ends = [chosen[0], chosen[-1]]
-    configs = [*chosen, *(replace(end, **TERMS) for end in ends)]
+    """What is run at the chosen settings: every seed, NGCF with the terms, and LightGCN itself."""
+    configs = [*chosen, replace(chosen[0], **TERMS)]
     light = replace(chosen[-1], model="lightgcn", options=BASE.options)
-    return [replace(c, seed=seed) for c in configs for seed in range(SEEDS)] + [light]
+    return [light] + [replace(c, seed=seed) for c in configs for seed in range(SEEDS)]
 
 
 def main() -> None:
