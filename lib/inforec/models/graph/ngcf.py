@@ -25,12 +25,12 @@ class NGCF(LightGCN):
         message of i to u:  (W1 e_i + W2 (e_i * e_u)) / sqrt(d_u d_i),   * element by element
         message to itself:  W1 e_u
         e_u^(l+1) = LeakyReLU(sum of the messages to u),                 W1, W2 of layer l, (D, D)
-        e_u = e_u^(0) || e_u^(1) || .. || e_u^(L),    s_ui = e_u . e_i
+        e_u = [e_u^(0), e_u^(1), .., e_u^(L)] side by side,    s_ui = e_u . e_i
 
-    and the same for items; || sets vectors side by side. With X = D^(-1/2) A D^(-1/2) E, a layer is
-    LeakyReLU((X + E) W1 + (E * X) W2): one sparse product, as in LightGCN. In training *node
-    dropout* silences nodes, anew in every layer: none of their neighbours hears them. *Message
-    dropout* zeroes entries of a layer's result. What is left is scaled up to the same mean.
+    and the same for items. With X = D^(-1/2) A D^(-1/2) E, one sparse product as in LightGCN, a
+    layer is ``LeakyReLU((X + E) W1 + (E * X) W2)``. In training *node dropout* silences nodes, anew
+    in every layer: none of their neighbours hears them. *Message dropout* zeroes entries of a
+    layer's result. What is left is scaled up to the same mean.
 
     Each piece can be left out, and without all of them the model is :class:`LightGCN`.
 
