@@ -57,6 +57,14 @@ METHODS = {
         },
     ),
     "LightGCN": Method({"model": "lightgcn"}, GRAPH),
+    "NGCF": Method(
+        {"model": "ngcf"},
+        {
+            **GRAPH,
+            "learning_rate": (0.002, 0.03),
+            "options.message_dropout": [0.0, 0.1, 0.3],
+        },
+    ),
     "SGL": Method(
         {"model": "sgl"},
         {
@@ -88,7 +96,8 @@ METHODS = {
         },
     ),
 }
-TABLED = tuple(method for method in METHODS if method != "Mult-VAE")  # of the records committed
+# Of the records committed:
+TABLED = tuple(method for method in METHODS if method not in ("Mult-VAE", "NGCF"))
 TERMS = {"alpha": (0.1, 2.0), "beta": (0.3, 16.0)}
 LAYER = {"layer_alpha": (0.1, 4.0)}
 TERMED = ("MF", "LightGCN", "SGL", "SimGCL", "XSimGCL", "DirectAU", "CGI")

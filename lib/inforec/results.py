@@ -213,6 +213,7 @@ NAMES = {
     "ease": "EASE",
     "mf": "MF",
     "lightgcn": "LightGCN",
+    "ngcf": "NGCF",
     "sgl": "SGL",
     "simgcl": "SimGCL",
     "xsimgcl": "XSimGCL",

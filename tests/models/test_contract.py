@@ -21,6 +21,7 @@ PERSONAL = [name for name in MODELS if name != "popularity"]  # one list for eve
 SMALL = {
     "mf": {"dim": 4},
     "lightgcn": {"dim": 4, "layers": 2},
+    "ngcf": {"dim": 4, "layers": 2},
     "sgl": {"dim": 4, "layers": 2},
     "simgcl": {"dim": 4, "layers": 2, "weight": 0.1},
     "xsimgcl": {"dim": 4, "layers": 2, "weight": 0.1},
@@ -39,6 +40,14 @@ BAD_OPTIONS = [
     ("lightgcn", "layers", 1.5),
     ("lightgcn", "cosine", 1),
     ("mf", "cosine", "no"),
+    ("ngcf", "layers", -1),
+    ("ngcf", "transform", 1),
+    ("ngcf", "affinity", "yes"),
+    ("ngcf", "nonlinear", None),
+    ("ngcf", "self_connection", 0),
+    ("ngcf", "combine", "sum"),
+    ("ngcf", "node_dropout", -0.1),
+    ("ngcf", "message_dropout", 1.5),
     ("sgl", "layers", -1),
     ("sgl", "augmentation", "node-drop"),
     ("sgl", "ratio", 1.5),
@@ -193,7 +202,7 @@ def test_an_unknown_option_is_an_error_and_options_are_frozen(name):
 
 
 def test_the_registry_names_every_family_once():
-    collaborative, graph = {"popularity", "itemknn", "ease", "mf"}, {"lightgcn"}
+    collaborative, graph = {"popularity", "itemknn", "ease", "mf"}, {"lightgcn", "ngcf"}
     contrastive = {"sgl", "simgcl", "xsimgcl", "directau", "cgi"}
     assert collaborative | graph | contrastive | {"multvae"} <= set(REGISTRY)
     assert len(set(REGISTRY.values())) == len(REGISTRY)

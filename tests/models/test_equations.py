@@ -7,10 +7,13 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from inforec import losses
 from inforec.batches import PairBatches, UserBatches
 from inforec.layers import multi_hot
 from inforec.models import REGISTRY
+from inforec.train import FitConfig, Objective, fit
 from inforec.types import Interactions, Query
 
 
@@ -140,6 +143,170 @@ def test_lightgcn_gradient_is_that_of_the_dense_matrix(tiny):
     dense = (E + dense_VV @ E + dense_VV @ (dense_VV @ E)) / 3
     ours = torch.autograd.grad((model.propagated() * weight_VD).sum(), E)
     torch.testing.assert_close(ours, torch.autograd.grad((dense * weight_VD).sum(), E))
+
+
+BARE = {
+    **dict.fromkeys(("transform", "affinity", "nonlinear", "self_connection"), False),
+    "combine": "mean",
+    "message_dropout": 0.0,
+}
+
+
+def slow_ngcf(model, edges, heard, kept):
+    """The final vectors, message by message: ``heard`` scales senders, ``kept`` what is received.
+
+    Both hold one entry a layer: a number a node, and a number for each entry of a node's vector.
+    """
+    config, size, dim = model.config, len(model.node_VD), model.config.dim
+    lists = {name: value.tolist() for name, value in model.state_dict().items()}
+    same = [[float(a == b) for b in range(dim)] for a in range(dim)]
+    degree = [0] * size
+    for ends in edges:
+        for v in ends:
+            degree[v] += 1
+    layers = [lists["node_VD"]]
+    for number in range(config.layers):
+        vectors, W1, W2 = layers[-1], same, same
+        if config.transform:
+            W1 = lists["neighbour_LDD"][number]
+            W2 = lists["affinity_LDD"][number] if config.affinity else None
+
+        def times(row, matrix):
+            return [sum(row[a] * matrix[a][b] for a in range(dim)) for b in range(dim)]
+
+        received = [[0.0] * dim for _ in range(size)]
+        for one, other in edges:
+            for sender, receiver in ((one, other), (other, one)):
+                message = times(vectors[sender], W1)
+                if config.affinity:
+                    both = [x * y for x, y in zip(*(vectors[v] for v in (one, other)), strict=True)]
+                    message = [m + b for m, b in zip(message, times(both, W2), strict=True)]
+                weight = heard[number][sender] / math.sqrt(degree[one] * degree[other])
+                for d in range(dim):
+                    received[receiver][d] += weight * message[d]
+        if config.self_connection:
+            for v in range(size):
+                own = times(vectors[v], W1)
+                received[v] = [r + o for r, o in zip(received[v], own, strict=True)]
+        if config.nonlinear:
+            received = [[x if x > 0 else 0.2 * x for x in row] for row in received]
+        layers.append(
+            [
+                [x * k for x, k in zip(*rows, strict=True)]
+                for rows in zip(received, kept[number], strict=True)
+            ]
+        )
+    if config.combine == "concat":
+        return torch.tensor([[x for layer in layers for x in layer[v]] for v in range(size)])
+    return torch.tensor(layers).mean(0)
+
+
+def ngcf(data, **options):
+    """A small one whose parts all matter."""
+    torch.manual_seed(0)
+    model = REGISTRY["ngcf"](data.train, REGISTRY["ngcf"].Config(dim=3, **options))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.7)
+    return model
+
+
+def edges(data):
+    return [(user, data.num_users + item) for user, item in pairs(data)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"layers": 1},
+        {"transform": False},
+        {"affinity": False},
+        {"nonlinear": False},
+        {"self_connection": False},
+        {"combine": "mean"},
+        {"transform": False, "nonlinear": False},
+        {"affinity": False, "self_connection": False},
+    ],
+    ids=lambda options: " ".join(options) or "whole",
+)
+def test_ngcf_follows_its_messages_one_by_one(tiny, users, options):
+    model = ngcf(tiny, **{"layers": 2, **options}).eval()
+    size, layers = tiny.num_users + tiny.num_items, model.config.layers
+    ones = [[1.0] * size] * layers, [[[1.0] * 3] * size] * layers
+    final = slow_ngcf(model, edges(tiny), *ones)
+    assert final.shape[1] == 3 * (layers + 1 if model.config.combine == "concat" else 1)
+    torch.testing.assert_close(model.propagated(), final, rtol=1e-5, atol=1e-5)
+    score_BN = final[: tiny.num_users] @ final[tiny.num_users :].T
+    torch.testing.assert_close(model.score(users), score_BN, rtol=1e-5, atol=1e-4)
+
+
+def test_ngcf_drops_senders_and_entries_in_training(tiny, monkeypatch):
+    model = ngcf(tiny, layers=2, node_dropout=0.3, message_dropout=0.6)
+    asked = []
+
+    def dropout(x, p, training):
+        assert training
+        # What PyTorch draws: 0 with chance p, else 1 / (1 - p).
+        asked.append((p, (torch.rand(x.shape) >= p) / (1 - p)))
+        return x * asked[-1][1]
+
+    monkeypatch.setattr(F, "dropout", dropout)
+    final = model.train().propagated()
+    assert [p for p, _ in asked] == [0.3, 0.6, 0.3, 0.6]
+    heard = [mask[:, 0].tolist() for _, mask in asked[0::2]]
+    kept = [mask.tolist() for _, mask in asked[1::2]]
+    assert heard[0] != heard[1] and len(heard[0]) == tiny.num_users + tiny.num_items
+    wanted = slow_ngcf(model, edges(tiny), heard, kept)
+    torch.testing.assert_close(final, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("option", ["node_dropout", "message_dropout"])
+def test_ngcf_drops_in_training_only_and_keeps_the_mean(tiny, option):
+    plain = {"layers": 1, "nonlinear": False, "message_dropout": 0.0}
+    model = ngcf(tiny, **{**plain, option: 0.5})
+    with torch.no_grad():
+        whole = model.eval().propagated()
+        assert torch.equal(model.propagated(), whole)
+        torch.testing.assert_close(ngcf(tiny, **plain).train().propagated(), whole)
+        first, second = (model.train().propagated() for _ in range(2))
+        assert not torch.equal(first, second)
+        assert torch.equal(first[:, :3], whole[:, :3])  # layer 0 stays as it is
+        drawn = torch.stack([model.propagated() for _ in range(2000)])
+    torch.testing.assert_close(drawn.mean(0), whole, rtol=0, atol=0.2)
+    assert drawn.std(0)[:, 3:].max() > 0.5
+    if option == "message_dropout":
+        share = (drawn[:, :, 3:] == 0).float().mean()
+        assert share.item() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_ngcf_without_its_pieces_is_lightgcn(tiny, users, layers):
+    """In its scores, in its gradient, and after training."""
+    models = []
+    for name, options in (("lightgcn", {}), ("ngcf", BARE)):
+        torch.manual_seed(0)
+        config = REGISTRY[name].Config(dim=4, layers=layers, **options)
+        models.append(REGISTRY[name](tiny.train, config))
+    light, bare = models
+    assert [n for n, _ in bare.named_parameters()] == ["node_VD"]
+    objective = Objective(
+        "softmax", lambda output, batch: losses.softmax(output.distribution, output.target)
+    )
+    (batch,) = UserBatches(tiny.train, 10**6, 0).epoch(1)
+    config = FitConfig(epochs=20, learning_rate=0.02, device="cpu", progress=False)
+    start = light.score(users).detach()
+    for step in range(2):
+        assert (bare.score(users) - light.score(users)).abs().max() < 1e-6
+        g_light, g_bare = (
+            torch.autograd.grad(objective.function(model.train()(batch), batch), model.node_VD)[0]
+            for model in models
+        )
+        assert (g_bare - g_light).abs().max() < 1e-6 < g_light.abs().max()
+        if step == 0:
+            for model in models:
+                fit(model, UserBatches(tiny.train, 10**6, 0), objective, config)
+    assert (light.score(users) - start).abs().max() > 0.1
 
 
 def test_ease_refuses_a_catalogue_whose_matrices_would_not_fit():

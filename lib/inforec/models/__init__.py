@@ -12,6 +12,7 @@ from inforec.models.contrastive.sgl import SGL
 from inforec.models.contrastive.simgcl import SimGCL
 from inforec.models.contrastive.xsimgcl import XSimGCL
 from inforec.models.graph.lightgcn import LightGCN
+from inforec.models.graph.ngcf import NGCF
 
 REGISTRY: dict[str, type[Recommender]] = {
     # collaborative
@@ -21,6 +22,7 @@ REGISTRY: dict[str, type[Recommender]] = {
     "mf": MF,
     # graph
     "lightgcn": LightGCN,
+    "ngcf": NGCF,
     # contrastive
     "sgl": SGL,
     "simgcl": SimGCL,
