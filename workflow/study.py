@@ -39,6 +39,11 @@ LAYERS = {"options.layers": [1, 2, 3, 4]}
 GRAPH = {**SOFTMAX, **LAYERS}
 CONTRAST = {"options.weight": (0.003, 0.3), "options.temperature": (0.1, 0.5)}
 NOISE = {**CONTRAST, "options.eps": (0.03, 0.3)}
+DENOISING = {
+    "learning_rate": (0.003, 0.03),
+    "weight_decay": (1e-6, 1e-4),
+    "options.corruption": [0.3, 0.5, 0.7],
+}
 
 METHODS = {
     "popularity": Method({"model": "popularity"}),
@@ -78,6 +83,11 @@ METHODS = {
         },
     ),
     "CGI": Method({"model": "cgi", "epochs": 150}, {**GRAPH, "options.weight": (0.003, 0.3)}),
+    "DAE": Method({"model": "dae", "temperature": 1.0}, DENOISING),
+    "DAE + logistic": Method({"model": "dae", "loss": "logistic", "temperature": 1.0}, DENOISING),
+    # Here the temperature is the variance of the errors; it does not enter the loss.
+    "DAE + square": Method({"model": "dae", "loss": "mse", "temperature": 0.03}, DENOISING),
+    "CDAE": Method({"model": "cdae", "loss": "logistic", "temperature": 1.0}, DENOISING),
     "Mult-VAE": Method(
         {"model": "multvae", "temperature": 1.0},
         {
@@ -88,7 +98,8 @@ METHODS = {
         },
     ),
 }
-TABLED = tuple(method for method in METHODS if method != "Mult-VAE")  # of the records committed
+AUTOENCODERS = ("DAE", "DAE + logistic", "DAE + square", "CDAE", "Mult-VAE")
+TABLED = tuple(m for m in METHODS if m not in AUTOENCODERS)  # of the records committed
 TERMS = {"alpha": (0.1, 2.0), "beta": (0.3, 16.0)}
 LAYER = {"layer_alpha": (0.1, 4.0)}
 TERMED = ("MF", "LightGCN", "SGL", "SimGCL", "XSimGCL", "DirectAU", "CGI")
