@@ -21,11 +21,11 @@ from inforec.models import REGISTRY
 BUDGET, SEEDS = 4, 3
 ALPHA, BETA = 1.0, 0.3
 STUDY = Study(
-    {"dataset": "ml-100k", "batch_size": 16384, "epochs": 80, "validate_every": 10, "patience": 3},
+    {"dataset": "ml-100k", "batch_size": 16384, "epochs": 100, "validate_every": 10, "patience": 3},
     budget=BUDGET,
     seeds=SEEDS,
     methods=("EASE", *AUTOENCODERS),
-    ranges={"Mult-VAE": {"learning_rate": (0.003, 0.03)}},  # that of the others
+    ranges={"Mult-VAE": {"learning_rate": (0.005, 0.05)}},  # that of the others
     own={
         **{method: {"options.hidden": 100} for method in AUTOENCODERS},
         "Mult-VAE": {"options.hidden": 100, "options.dim": 32},

@@ -40,7 +40,7 @@ GRAPH = {**SOFTMAX, **LAYERS}
 CONTRAST = {"options.weight": (0.003, 0.3), "options.temperature": (0.1, 0.5)}
 NOISE = {**CONTRAST, "options.eps": (0.03, 0.3)}
 DENOISING = {
-    "learning_rate": (0.003, 0.03),
+    "learning_rate": (0.005, 0.05),
     "weight_decay": (1e-6, 1e-4),
     "options.corruption": [0.3, 0.5, 0.7],
 }
