@@ -85,8 +85,8 @@ METHODS = {
     "CGI": Method({"model": "cgi", "epochs": 150}, {**GRAPH, "options.weight": (0.003, 0.3)}),
     "DAE": Method({"model": "dae", "temperature": 1.0}, DENOISING),
     "DAE + logistic": Method({"model": "dae", "loss": "logistic", "temperature": 1.0}, DENOISING),
-    # Here the temperature is the variance of the errors; it does not enter the loss.
-    "DAE + square": Method({"model": "dae", "loss": "mse", "temperature": 0.03}, DENOISING),
+    # The temperature does not enter this loss; at this one the law costs validation items least.
+    "DAE + square": Method({"model": "dae", "loss": "mse", "temperature": 0.15}, DENOISING),
     "CDAE": Method({"model": "cdae", "loss": "logistic", "temperature": 1.0}, DENOISING),
     "Mult-VAE": Method(
         {"model": "multvae", "temperature": 1.0},
