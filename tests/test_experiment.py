@@ -35,8 +35,8 @@ OWN_TERMS["cgi"] = ["contrast", "views"]
 OWN_TERMS["multvae"] = ["rate"]
 FITTED = {  # what a model needs otherwise
     "multvae": {"learning_rate": 0.002},  # layers of hundreds of units
-    "dae": {"options": {"hidden": 4}},
-    "cdae": {"options": {"hidden": 4}},
+    "dae": {"options": {"hidden": 16}},
+    "cdae": {"options": {"hidden": 16}},
 }
 
 
