@@ -108,6 +108,18 @@ MUTATIONS = [
         "max(1, num_rows * num_rows)",
         "the mean over negatives counts the diagonal",
     ),
+    Mutation(
+        "losses.py",
+        "(squares - 2 * taken_E.sum())",
+        "(squares - taken_E.sum())",
+        "the square loss forgets half of the mixed term",
+    ),
+    Mutation(
+        "losses.py",
+        "softplus_sum(query_BD, item_ND).sum() - taken_E.sum()",
+        "softplus_sum(query_BD, item_ND).sum() + taken_E.sum()",
+        "the logistic loss pushes taken items down",
+    ),
     # ---- regularisers -----------------------------------------------------------------------
     Mutation(
         "regularizers.py",

@@ -14,7 +14,7 @@ import torch
 from inforec import data, experiment, rerank, results
 from inforec.distribution import ItemDistribution
 from inforec.evaluate import evaluate_lists, recommend
-from inforec.experiment import LOSSES, RunConfig, run
+from inforec.experiment import LOSSES, ROW_LOSSES, RunConfig, run
 from inforec.metrics.calibration import calibration_kl
 from inforec.models import REGISTRY
 from inforec.train import NonFiniteLossError
@@ -27,12 +27,17 @@ TRAINABLE = [
     for model in LEARNED
     for loss in LOSSES
     if loss != "own" or REGISTRY[model].own_loss
+    if loss not in ROW_LOSSES or REGISTRY[model].reconstructs
 ]
 # The terms that a model adds to every loss, as they are called in the history.
 OWN_TERMS = {name: ["contrast"] for name in ("sgl", "simgcl", "xsimgcl", "directau")}
 OWN_TERMS["cgi"] = ["contrast", "views"]
 OWN_TERMS["multvae"] = ["rate"]
-SMALLER_STEPS = {"multvae": {"learning_rate": 0.002}}  # layers of hundreds of units
+FITTED = {  # what a model needs otherwise
+    "multvae": {"learning_rate": 0.002},  # layers of hundreds of units
+    "dae": {"options": {"hidden": 16}},
+    "cdae": {"options": {"hidden": 16}},
+}
 
 
 @pytest.fixture
@@ -68,8 +73,8 @@ def without_seconds(history):
 @pytest.mark.parametrize("model, loss", TRAINABLE)
 def test_every_model_trains_with_every_loss_and_both_terms(config, model, loss, weights):
     alpha, beta = weights
-    config = replace(config, **SMALLER_STEPS.get(model, {}))
-    record = quiet(replace(config, model=model, loss=loss, alpha=alpha, beta=beta))
+    config = replace(config, model=model, loss=loss, **FITTED.get(model, {}))
+    record = quiet(replace(config, alpha=alpha, beta=beta))
     own = set(OWN_TERMS.get(model, ()))
     expected = {loss, *own}
     expected |= ({"category_kl"} if alpha else set()) | ({"entropy"} if beta else set())
@@ -165,12 +170,12 @@ def test_the_soft_top_k_is_the_law_of_what_may_be_shown_measured_as_lists_are(co
 @pytest.mark.parametrize("precision, error", [("64-true", 1e-4), ("bf16-mixed", 2e-2)])
 @pytest.mark.parametrize("model, loss", TRAINABLE)
 def test_other_precisions_train_alike(config, model, loss, precision, error):
-    if model in ("cgi", "multvae", "simgcl", "xsimgcl"):
+    if model in ("cdae", "cgi", "dae", "multvae", "simgcl", "xsimgcl"):
         error = 0.1  # their noise is drawn in the precision of the run, and so differs
     elif model == "directau":
         error = max(error, 1e-3) * 3  # a difference of terms of one size
-    config = replace(config, **SMALLER_STEPS.get(model, {}))
-    settings = replace(config, model=model, loss=loss, alpha=0.1, beta=0.1, epochs=1)
+    config = replace(config, model=model, loss=loss, **FITTED.get(model, {}))
+    settings = replace(config, alpha=0.1, beta=0.1, epochs=1)
     single, other = quiet(settings), quiet(replace(settings, precision=precision))
     for name, value in single.history[0]["terms"].items():
         tiny = 1e-4 if (model, name) == ("multvae", "rate") else 0.0  # it grows from near nothing
@@ -547,6 +552,8 @@ def test_values_that_exclude_each_other(config):
         replace(config, perplexity=5)
     with pytest.raises(ValueError, match=r"loss='own' with model='mf': expected another loss"):
         replace(config, loss="own")
+    with pytest.raises(ValueError, match=r"loss='mse' with model='mf': .* one of dae, cdae, mult"):
+        replace(config, loss="mse")
     with pytest.raises(ValueError, match=r"layer_alpha=0\.5 with loss='bpr'"):
         replace(config, layer_alpha=0.5, loss="bpr")
     with pytest.raises(ValueError, match=r"tilt_alpha=0\.0: expected a finite number above 0"):

@@ -106,6 +106,67 @@ def test_softmax_refuses_a_law_over_sampled_candidates():
         losses.softmax(law, torch.tensor([3, 6]))
 
 
+# ---- whole rows ---------------------------------------------------------------------------------
+
+
+TAKEN_BT = torch.tensor([[2, 1, -1], [0, -1, -1], [4, 3, 0], [-1, -1, -1]])
+
+
+def slow_rows(query_BD, item_ND, taken_BT, price):
+    """price(score, x) of every user and item one by one, over the number of interactions."""
+    total, count = 0.0, 0
+    for query_D, taken in zip(query_BD.tolist(), taken_BT.tolist(), strict=True):
+        for item, item_D in enumerate(item_ND.tolist()):
+            score = sum(a * b for a, b in zip(query_D, item_D, strict=True))
+            total += price(score, float(item in taken))
+        count += sum(item >= 0 for item in taken)
+    return total / count
+
+
+def coin(score, x):
+    chance = 1 / (1 + math.exp(-score))
+    return -(x * math.log(chance) + (1 - x) * math.log(1 - chance))
+
+
+ROW_PRICES = {losses.logistic: coin, losses.mse: lambda score, x: (x - score) ** 2}
+
+
+@pytest.mark.parametrize("loss", ROW_PRICES, ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("N", [5, 9])
+def test_losses_of_whole_rows_go_over_every_item(loss, N):
+    query_BD, item_ND = randn(4, 3), randn(N, 3)
+    value = loss(query_BD, item_ND, TAKEN_BT)
+    slow = slow_rows(query_BD, item_ND, TAKEN_BT, ROW_PRICES[loss])
+    assert value.item() == pytest.approx(slow, rel=1e-12)
+    assert torch.autograd.gradcheck(lambda q, k: loss(q, k, TAKEN_BT), (query_BD, item_ND))
+
+
+def test_losses_of_whole_rows_at_known_values():
+    taken_BT = torch.tensor([[0, 1, 2]])
+    zero_BD, item_ND = torch.zeros(1, 2), torch.ones(6, 2)
+    # Six coins of log 2 each, shared by three items; an error of 1 for each item taken.
+    assert losses.logistic(zero_BD, item_ND, taken_BT).item() == pytest.approx(2 * math.log(2))
+    assert losses.mse(zero_BD, item_ND, taken_BT).item() == 1.0
+    # Stable where sigmoid underflows.
+    big_BD = torch.tensor([[1000.0, 0.0]])
+    assert losses.logistic(big_BD, item_ND[:3], taken_BT).item() == 0.0
+    assert losses.logistic(-big_BD, item_ND[:3], taken_BT).item() == 1000.0
+
+
+def test_sampled_logistic_is_one_coin_a_column():
+    logits_BK = randn(3, 4)
+    slow = [coin(s, float(k == 0)) for row in logits_BK.tolist() for k, s in enumerate(row)]
+    assert losses.sampled_logistic(logits_BK).item() == pytest.approx(sum(slow) / 3, rel=1e-12)
+    assert torch.autograd.gradcheck(losses.sampled_logistic, logits_BK)
+
+
+def test_sampled_logistic_with_every_other_item_is_the_logistic_loss():
+    query_BD, item_ND = randn(2, 3), randn(5, 3)
+    score_BN = query_BD @ item_ND.T  # item 0 is the one that each row has taken
+    wanted = losses.logistic(query_BD, item_ND, torch.zeros(2, 1).long())
+    torch.testing.assert_close(losses.sampled_logistic(score_BN), wanted)
+
+
 # ---- sampled softmax ----------------------------------------------------------------------------
 
 

@@ -299,6 +299,8 @@ def test_mean_and_spread_over_records():
         ({"model": "mf", "loss": "softmax", "alpha": 0.0, "beta": 0.1}, "MF + terms"),
         ({"model": "mf", "loss": "softmax", "alpha": 0.2, "beta": 0.0}, "MF + terms"),
         ({"model": "xsimgcl", "loss": "softmax", "layer_alpha": 0.5}, "XSimGCL + layer"),
+        ({"model": "cdae", "loss": "logistic"}, "CDAE + logistic"),
+        ({"model": "dae", "loss": "mse", "alpha": 0.2}, "DAE + square + terms"),
         ({"model": "a new one"}, "a new one"),
     ],
 )

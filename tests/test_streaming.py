@@ -8,11 +8,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from inforec.streaming import catalogue_pass, dense_pass, excluded_mask
+from inforec.streaming import catalogue_pass, dense_pass, excluded_mask, softplus_sum
 
 SIZES = [(1, 1, 1, 1), (1, 7, 3, 2), (3, 11, 2, 4), (6, 40, 5, 1)]  # B, N, D, C
 
@@ -225,3 +226,30 @@ def test_never_holds_a_users_by_items_array():
     # The same measure sees the array where there is one.
     largest, kept = footprint(dense_pass, tensors, exclude_BT)
     assert largest >= B * N and kept >= B * N
+
+
+@pytest.mark.parametrize("items_a_block", [1, 3, 1000])
+def test_softplus_sum_equals_dense_in_value_and_gradient(items_a_block):
+    query_BD, item_ND, _ = inputs((3, 11, 2, 1), scale=20.0)
+    ours = softplus_sum(query_BD, item_ND, block_elements=3 * items_a_block)
+    dense = F.softplus(query_BD @ item_ND.T).sum(1)
+    torch.testing.assert_close(ours, dense)
+    weight_B = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    for mine, wanted in zip(
+        *(torch.autograd.grad(out @ weight_B, (query_BD, item_ND)) for out in (ours, dense)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, wanted)
+
+
+def test_softplus_sum_never_holds_a_users_by_items_array():
+    B, N, D = 64, 500, 4
+    query_BD, item_ND, _ = inputs((B, N, D, 1))
+
+    def streamed(query_BD, item_ND, _):
+        return (softplus_sum(query_BD, item_ND, block_elements=1024),)
+
+    largest, kept = footprint(streamed, (query_BD, item_ND), None)
+    blocks = -(-N // (1024 // B))
+    assert largest <= max(1024, N * D)
+    assert kept <= blocks * B * D + N * D < B * N

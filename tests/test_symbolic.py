@@ -155,6 +155,33 @@ def test_bpr_is_the_softmax_loss_over_two_items():
     assert sym.is_zero(up - sigmoid, score) and sym.is_zero(down + sigmoid, score)
 
 
+@pytest.mark.parametrize("n", SIZES)
+def test_given_one_item_taken_every_loss_of_a_row_leaves_the_softmax(n):
+    score = sym.symbols("s", n)
+    coins = sym.law_of_one(sym.logistic_loss, score)
+    errors = sym.law_of_one(lambda s, x: sym.square_loss(s, x) / (2 * TAU), score)
+    for left, right in ((coins, sym.softmax(score)), (errors, sym.softmax(score, TAU))):
+        for a, b in zip(left, right, strict=True):
+            assert sym.is_zero(a - b, score, TAU)
+
+
+@pytest.mark.parametrize(
+    "function, form", [(losses.logistic, sym.logistic_loss), (losses.mse, sym.square_loss)]
+)
+def test_losses_of_whole_rows_equal_sympy(function, form):
+    """Items as the identity: a row's vector is its scores. Two items of four are taken."""
+    score, point = sym.symbols("s", 4), np.array([0.3, -1.1, 2.0, 0.7])
+    expression = form(score, [1, 3]) / 2
+    values = dict(zip(score, point, strict=True))
+    score_B4 = torch.tensor(point[None], requires_grad=True)
+    eye_44 = torch.eye(4, dtype=torch.float64)
+    value = function(score_B4, eye_44, torch.tensor([[3, -1, 1]]))
+    assert value.item() == pytest.approx(float(sym.evaluate(expression, values)), rel=1e-12)
+    (by_autograd,) = torch.autograd.grad(value, score_B4)
+    by_sympy = sym.evaluate(sym.gradient(expression, score), values)
+    np.testing.assert_allclose(by_autograd[0], by_sympy, rtol=1e-12)
+
+
 def test_softmax_loss_is_a_function_of_the_gaps():
     score = sym.symbols("s", 4)
     gap = [s - score[0] for s in score[1:]]

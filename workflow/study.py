@@ -39,6 +39,11 @@ LAYERS = {"options.layers": [1, 2, 3, 4]}
 GRAPH = {**SOFTMAX, **LAYERS}
 CONTRAST = {"options.weight": (0.003, 0.3), "options.temperature": (0.1, 0.5)}
 NOISE = {**CONTRAST, "options.eps": (0.03, 0.3)}
+DENOISING = {
+    "learning_rate": (0.005, 0.05),
+    "weight_decay": (1e-6, 1e-4),
+    "options.corruption": [0.3, 0.5, 0.7],
+}
 
 METHODS = {
     "popularity": Method({"model": "popularity"}),
@@ -86,6 +91,11 @@ METHODS = {
         },
     ),
     "CGI": Method({"model": "cgi", "epochs": 150}, {**GRAPH, "options.weight": (0.003, 0.3)}),
+    "DAE": Method({"model": "dae", "temperature": 1.0}, DENOISING),
+    "DAE + logistic": Method({"model": "dae", "loss": "logistic", "temperature": 1.0}, DENOISING),
+    # The temperature does not enter this loss; at this one the law costs validation items least.
+    "DAE + square": Method({"model": "dae", "loss": "mse", "temperature": 0.15}, DENOISING),
+    "CDAE": Method({"model": "cdae", "loss": "logistic", "temperature": 1.0}, DENOISING),
     "Mult-VAE": Method(
         {"model": "multvae", "temperature": 1.0},
         {
@@ -96,8 +106,9 @@ METHODS = {
         },
     ),
 }
+AUTOENCODERS = ("DAE", "DAE + logistic", "DAE + square", "CDAE", "Mult-VAE")
 # Of the records committed:
-TABLED = tuple(method for method in METHODS if method not in ("Mult-VAE", "NGCF"))
+TABLED = tuple(method for method in METHODS if method not in (*AUTOENCODERS, "NGCF"))
 TERMS = {"alpha": (0.1, 2.0), "beta": (0.3, 16.0)}
 LAYER = {"layer_alpha": (0.1, 4.0)}
 TERMED = ("MF", "LightGCN", "SGL", "SimGCL", "XSimGCL", "DirectAU", "CGI")

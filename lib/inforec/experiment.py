@@ -41,7 +41,8 @@ from inforec.train import (
 )
 from inforec.types import Query
 
-LOSSES = ("softmax", "bpr", "sampled_softmax", "own")
+LOSSES = ("softmax", "bpr", "sampled_softmax", "sampled_logistic", "logistic", "mse", "own")
+ROW_LOSSES = ("logistic", "mse")  # of the whole 0-1 row: for models that reconstruct it
 RERANKERS = ("none", "steck", "expected_ndcg", "decaying_attention", "tilt", "tilt_steck")
 TILTED = ("tilt", "tilt_steck", "expected_ndcg")
 USER_METRICS = ("ndcg", "calibration_kl")  # kept for every user where a test needs them
@@ -61,17 +62,20 @@ class RunConfig:
         split_seed: draws the split; kept apart from ``seed`` so that seeds compare on one split.
         model: a name in ``inforec.models.REGISTRY``.
         options: the model's own hyper-parameters, by the names of its ``Config``.
-        loss: "softmax" over the whole catalogue, "bpr", "sampled_softmax", or "own" for a model
+        loss: "softmax" over the whole catalogue, "bpr", "sampled_softmax", "sampled_logistic";
+            "logistic" or "mse" over the whole 0-1 row, for auto-encoders; or "own" for a model
             whose own terms are a whole objective.
         alpha: weight of KL(P_u || Q_u) over categories.
         beta: weight of the entropy H(Q_u) over items.
-        temperature: divides the scores in Q_u and in the softmax losses.
+        temperature: divides the scores in Q_u and in the softmax and logistic losses. Under a
+            logistic loss Q_u is the law of the one item taken, if just one is; under "mse" the
+            same, with the temperature as the variance of the errors.
         perplexity: if given, the KL term sees Q_u as a soft top-k instead: at this perplexity,
             without the items of the user's history, smoothed as in the metric calibration_kl. The
             entropy is then constant, so beta must be 0.
         layer_alpha: if above 0, the softmax loss sees the law tilted towards P_u with this weight
             against scores in nats: :func:`inforec.rerank.tilted` carries the calibration.
-        negatives: sampled negatives a pair, for "sampled_softmax".
+        negatives: sampled negatives a pair, for "sampled_softmax" and "sampled_logistic".
         epochs, batch_size, learning_rate, weight_decay, validate_every, patience: see
             :class:`inforec.train.FitConfig`; a batch holds about ``batch_size`` interactions.
         reranker: "none"; "steck" or "decaying_attention" on the best ``candidates`` items, whose
@@ -168,6 +172,13 @@ class RunConfig:
             raise ValueError(
                 f"loss='own' with model={self.model!r}: expected another loss, because this "
                 "model's own terms are no whole objective"
+            )
+        model = REGISTRY[self.model]
+        if self.loss in ROW_LOSSES and not (model.reconstructs or model.closed_form):
+            known = ", ".join(name for name, m in REGISTRY.items() if m.reconstructs)
+            raise ValueError(
+                f"loss={self.loss!r} with model={self.model!r}: expected a model that reconstructs "
+                f"a user's whole row: one of {known}"
             )
         require_number("negatives", self.negatives, at_least=1, integer=True)
         require_number("batch_size", self.batch_size, at_least=1, integer=True)
@@ -433,7 +444,7 @@ def _load(config: RunConfig):
 
 
 def _batches(config: RunConfig, dataset):
-    if config.loss in ("softmax", "own"):
+    if config.loss in ("softmax", "own", *ROW_LOSSES):
         return UserBatches(dataset.train, config.batch_size, config.seed)
     return PairBatches(
         dataset.train,
@@ -459,6 +470,13 @@ def _objective(config: RunConfig, dataset) -> Objective:
         "sampled_softmax": lambda output, batch: losses.sampled_softmax(
             output.logits, batch.log_q, config.temperature
         ),
+        "sampled_logistic": lambda output, batch: losses.sampled_logistic(
+            output.logits / config.temperature
+        ),
+        "logistic": lambda output, batch: losses.logistic(
+            output.query / config.temperature, output.item, output.target
+        ),
+        "mse": lambda output, batch: losses.mse(output.query, output.item, output.target),
         "own": lambda output, batch: batch.user.new_zeros((), dtype=torch.float32),
     }
     return Objective(config.loss, functions[config.loss])

@@ -1,6 +1,7 @@
-"""Ranking losses: small pure functions on logits, each a mean over the rows, in nats.
+"""Losses: small pure functions on logits, each a mean over rows or interactions, in nats.
 
-Shape letters: B rows, K negatives or candidates, D embedding size, T positives a row.
+Shape letters: B rows, K negatives or candidates, N items, D embedding size, T positives a row, E
+positives of all rows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from inforec.checks import require_choice, require_number
 from inforec.distribution import ItemDistribution
-from inforec.streaming import catalogue_pass
+from inforec.streaming import catalogue_pass, softplus_sum
 from inforec.types import PAD
 
 
@@ -68,6 +69,60 @@ def sampled_softmax(logits_BK: Tensor, log_q_BK: Tensor, temperature: float = 1.
     log_count_BK = log_q_BK[:, 1:] + math.log(num_draws)
     corrected_BK = torch.cat([scaled_BK[:, :1], scaled_BK[:, 1:] - log_count_BK], dim=1)
     return -corrected_BK.log_softmax(1)[:, 0].mean()
+
+
+def logistic(query_BD: Tensor, item_ND: Tensor, taken_BT: Tensor) -> Tensor:
+    """Logistic loss over whole rows: every item is a coin of its own, with log-odds s_ui.
+
+    The sum over rows and items of -log sigmoid(s_ui) if taken, else -log sigmoid(-s_ui), divided by
+    the number of interactions, as the softmax loss is: a row costs what its user's items share.
+    With s_ui = query_u . item_i it is sum_i softplus(s_ui) minus the taken scores; the sum is read
+    in blocks of items.
+
+    Args:
+        query_BD: (B, D) row vectors.
+        item_ND: (N, D) item vectors.
+        taken_BT: (B, T) the distinct items of each row, padded with -1.
+    """
+    taken_E = _taken_scores(query_BD, item_ND, taken_BT)
+    return (softplus_sum(query_BD, item_ND).sum() - taken_E.sum()) / len(taken_E)
+
+
+def mse(query_BD: Tensor, item_ND: Tensor, taken_BT: Tensor) -> Tensor:
+    """Squared error of whole rows: sum_i (x_ui - s_ui)^2 with x_ui = 1 if taken, else 0.
+
+    Summed over rows and divided by the number of interactions, as the softmax loss is. With
+    s_ui = query_u . item_i, sum_i s_ui^2 = q' (sum_i k_i k_i') q: no score of an item that was not
+    taken is ever made (Hu, Koren and Volinsky 2008, section 4).
+
+    Args:
+        query_BD: (B, D) row vectors.
+        item_ND: (N, D) item vectors.
+        taken_BT: (B, T) the distinct items of each row, padded with -1.
+    """
+    taken_E = _taken_scores(query_BD, item_ND, taken_BT)
+    squares = ((query_BD @ (item_ND.T @ item_ND)) * query_BD).sum()
+    return (squares - 2 * taken_E.sum()) / len(taken_E) + 1
+
+
+def _taken_scores(query_BD: Tensor, item_ND: Tensor, taken_BT: Tensor) -> Tensor:
+    """(E,) the scores of all rows' items."""
+    row_E, place_E = (taken_BT != PAD).nonzero(as_tuple=True)
+    item_ED = F.embedding(taken_BT[row_E, place_E], item_ND)
+    return torch.linalg.vecdot(F.embedding(row_E, query_BD), item_ED)
+
+
+def sampled_logistic(logits_BK: Tensor) -> Tensor:
+    """Logistic loss of a positive and sampled negatives: softplus(-s_0) + sum_k softplus(s_k).
+
+    The mean over the rows. With K negatives drawn evenly from a user's n other items, each stands
+    for n / K of them: weighted so, it would be an estimate of :func:`logistic`, whose negatives are
+    n / K times as heavy.
+
+    Args:
+        logits_BK: (B, 1 + K) logits, the positive in column 0.
+    """
+    return (F.softplus(-logits_BK[:, 0]) + F.softplus(logits_BK[:, 1:]).sum(1)).mean()
 
 
 def info_nce(

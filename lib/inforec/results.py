@@ -219,17 +219,22 @@ NAMES = {
     "xsimgcl": "XSimGCL",
     "directau": "DirectAU",
     "cgi": "CGI",
+    "dae": "DAE",
+    "cdae": "CDAE",
     "multvae": "Mult-VAE",
     "implicit-als": "implicit ALS",
 }
 
 
+LOSS_NAMES = {"bpr": "BPR", "logistic": "logistic", "mse": "square"}
+
+
 def method(record: Record) -> str:
-    """The row of a table that a run belongs to: model, loss where it is bpr, terms, layer."""
+    """The row of a table that a run belongs to: model, loss if in LOSS_NAMES, terms, layer."""
     config = record.config
     parts = [NAMES.get(config["model"], config["model"])]
-    if config.get("loss") == "bpr":
-        parts.append("BPR")
+    if config.get("loss") in LOSS_NAMES:
+        parts.append(LOSS_NAMES[config["loss"]])
     if config.get("alpha") or config.get("beta"):
         parts.append("terms")
     if config.get("layer_alpha"):

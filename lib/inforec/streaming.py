@@ -23,9 +23,11 @@ row, S items of one block.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 BLOCK_ELEMENTS = 2**20  # scores held at a time; 4 MB in float32 stays near the processor's cache
 
@@ -75,6 +77,29 @@ def dense_pass(
         log_prob_BN = log_prob_BN.masked_fill(excluded_BN, 0.0)
     entropy_B = -(prob_BN * log_prob_BN).sum(1)
     return lse_B, entropy_B, None if value_NC is None else prob_BN @ value_NC
+
+
+def softplus_sum(
+    query_BD: Tensor, item_ND: Tensor, *, block_elements: int = BLOCK_ELEMENTS
+) -> Tensor:
+    """(B,) sum_i log(1 + exp(query . item_i)) over the catalogue, the items read in blocks.
+
+    The backward pass makes each block's scores once more, so that no (B, N) matrix is ever held.
+
+    Args:
+        query_BD: (B, D) row vectors.
+        item_ND: (N, D) item vectors.
+        block_elements: upper bound on the scores held at a time (at least one item a row).
+    """
+
+    def block_sum(query_BD, item_SD):
+        return F.softplus(query_BD @ item_SD.T).sum(1, dtype=query_BD.dtype)
+
+    step = max(1, block_elements // max(1, len(query_BD)))
+    return sum(
+        checkpoint(block_sum, query_BD, item_SD, use_reentrant=False, preserve_rng_state=False)
+        for item_SD in item_ND.split(step)
+    )
 
 
 def excluded_mask(exclude_BT: Tensor | None, like_BN: Tensor) -> Tensor | None:

@@ -13,7 +13,7 @@ Letters: n items, C categories, B rows of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import sympy as sp
@@ -117,6 +117,24 @@ def pair_loss(
 def bpr(score: Sequence, positive: int, negative: int) -> sp.Expr:
     """-log sigmoid(s_positive - s_negative)."""
     return sp.log(1 + sp.exp(score[negative] - score[positive]))
+
+
+def logistic_loss(score: Sequence, taken: Iterable[int]) -> sp.Expr:
+    """sum_i log(1 + exp(s_i)) - sum of the taken s_i: every item a coin with log-odds s_i."""
+    return sum(sp.log(1 + sp.exp(s)) for s in score) - sum(score[i] for i in taken)
+
+
+def square_loss(score: Sequence, taken: Iterable[int]) -> sp.Expr:
+    """sum_i (x_i - s_i)^2, x_i = 1 if taken and else 0."""
+    taken = set(taken)
+    return sum((int(i in taken) - s) ** 2 for i, s in enumerate(score))
+
+
+def law_of_one(loss: Callable, score: Sequence) -> list[sp.Expr]:
+    """The law of the one item taken, given that just one is, where exp(-loss) is a row's chance."""
+    first = loss(score, [0])
+    weight = [sp.exp(sp.expand(first - loss(score, [i]))) for i in range(len(score))]
+    return [w / sum(weight) for w in weight]
 
 
 def softmax_of_gaps(gap: Sequence, temperature=1) -> sp.Expr:

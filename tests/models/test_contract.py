@@ -28,6 +28,8 @@ SMALL = {
     "directau": {"dim": 4, "gamma": 0.2},
     "cgi": {"dim": 4, "layers": 2},
     "multvae": {"hidden": 16, "dim": 4, "anneal": 0},
+    "dae": {"hidden": 16},
+    "cdae": {"hidden": 16},
     "ease": {"l2": 10.0},
     "itemknn": {"neighbours": 5},
 }
@@ -74,6 +76,10 @@ BAD_OPTIONS = [
     ("multvae", "dropout", 1.5),
     ("multvae", "weight", -0.1),
     ("multvae", "anneal", -1),
+    ("dae", "hidden", 0),
+    ("dae", "corruption", 1.0),
+    ("cdae", "hidden", 2.5),
+    ("cdae", "corruption", -0.1),
     ("ease", "l2", 0),
     ("ease", "l2", float("nan")),
     ("itemknn", "neighbours", 0),
@@ -204,5 +210,6 @@ def test_an_unknown_option_is_an_error_and_options_are_frozen(name):
 def test_the_registry_names_every_family_once():
     collaborative, graph = {"popularity", "itemknn", "ease", "mf"}, {"lightgcn", "ngcf"}
     contrastive = {"sgl", "simgcl", "xsimgcl", "directau", "cgi"}
-    assert collaborative | graph | contrastive | {"multvae"} <= set(REGISTRY)
+    autoencoder = {"dae", "cdae", "multvae"}
+    assert collaborative | graph | contrastive | autoencoder <= set(REGISTRY)
     assert len(set(REGISTRY.values())) == len(REGISTRY)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from inforec import losses
 from inforec.batches import PairBatches, UserBatches
-from inforec.layers import multi_hot
+from inforec.layers import corrupted_sum, multi_hot
 from inforec.models import REGISTRY
 from inforec.train import FitConfig, Objective, fit
 from inforec.types import Interactions, Query
@@ -399,3 +399,68 @@ def test_multvae_hides_items_from_its_encoder_in_training_only(tiny, users):
         whole = model.eval().encode(users.history)[0]
     assert (whole - model.code.bias[:2]).abs().max() > 1e-4
     torch.testing.assert_close(drawn, whole, atol=2e-5, rtol=0)
+
+
+def slow_dae(model, items, hidden_items, user=None):
+    """The scores of one user of DAE or CDAE, item by item and unit by unit.
+
+    ``hidden_items`` are what the corruption takes; None is outside training.
+    """
+    lists = {name: value.tolist() for name, value in model.state_dict().items()}
+    columns = [list(column) for column in zip(*lists["input_NH"], strict=True)]
+    length = math.sqrt(len(items)) if user is None else 1.0
+    scale = 1.0 if hidden_items is None else 1 / (1 - model.config.corruption)
+    kept = [i for i in items if i not in (hidden_items or ())]
+    x = [scale / length if i in kept else 0.0 for i in range(model.num_items)]
+    hidden = slow_layer(columns, lists["input_H"], x)
+    if user is None:
+        hidden = [math.tanh(h) for h in hidden]
+    else:
+        of_user = lists["user_UH.weight"][user]
+        hidden = [1 / (1 + math.exp(-(h + v))) for h, v in zip(hidden, of_user, strict=True)]
+    return slow_layer(lists["output.weight"], lists["output.bias"], hidden)
+
+
+@pytest.fixture(params=["dae", "cdae"])
+def denoising(request, tiny):
+    torch.manual_seed(0)
+    kind = REGISTRY[request.param]
+    model = kind(tiny.train, kind.Config(hidden=4, corruption=0.25)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.8)
+    return model
+
+
+def test_denoising_auto_encoders_follow_their_equation(tiny, users, denoising, monkeypatch):
+    whole_BN = denoising.eval().score(users)
+    hidden_BT = torch.rand(users.history.shape) < 0.4  # what to hide, in place of chance
+
+    def hide(weight_BT, corruption, training):
+        assert corruption == 0.25
+        return weight_BT.masked_fill(hidden_BT, 0.0) / (1 - corruption) if training else weight_BT
+
+    monkeypatch.setattr("inforec.layers.F.dropout", hide)
+    corrupted_BN = denoising.train().score(users)
+    for user, history in enumerate(users.history.tolist()):
+        items = [i for i in history if i >= 0]
+        taken = [i for i, gone in zip(history, hidden_BT[user].tolist(), strict=True) if gone]
+        own = user if hasattr(denoising, "user_UH") else None
+        wanted = slow_dae(denoising, items, None, own)
+        assert whole_BN[user].tolist() == pytest.approx(wanted, rel=1e-9)
+        wanted = slow_dae(denoising, items, taken, own)
+        assert corrupted_BN[user].tolist() == pytest.approx(wanted, rel=1e-9)
+    assert not torch.allclose(whole_BN, corrupted_BN, atol=1e-3)
+
+
+def test_corruption_leaves_the_mean_of_the_input_alone():
+    torch.manual_seed(0)
+    history_BT, item_NH = torch.tensor([[0, 2, 4, -1]]), torch.randn(5, 3)
+    settings = {"corruption": 0.4, "unit_length": False}
+    whole_BH = corrupted_sum(history_BT, item_NH, training=False, **settings)
+    torch.testing.assert_close(whole_BH[0], item_NH[[0, 2, 4]].sum(0))
+    many_BT = history_BT.expand(40_000, -1)
+    drawn_BH = corrupted_sum(many_BT, item_NH, training=True, **settings)
+    torch.testing.assert_close(drawn_BH.mean(0, keepdim=True), whole_BH, atol=0.04, rtol=0)
+    # Each item is hidden by itself, and nothing else is drawn: eight different sums.
+    assert len(torch.unique(drawn_BH.round(decimals=4), dim=0)) == 8

@@ -1,5 +1,7 @@
 """The models, by family. REGISTRY maps each name to its class."""
 
+from inforec.models.autoencoder.cdae import CDAE
+from inforec.models.autoencoder.dae import DAE
 from inforec.models.autoencoder.multvae import MultVAE
 from inforec.models.base import DotProduct, Ranker, Recommender
 from inforec.models.collaborative.ease import EASE
@@ -30,6 +32,8 @@ REGISTRY: dict[str, type[Recommender]] = {
     "directau": DirectAU,
     "cgi": CGI,
     # autoencoder
+    "dae": DAE,
+    "cdae": CDAE,
     "multvae": MultVAE,
 }
 

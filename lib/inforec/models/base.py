@@ -29,10 +29,13 @@ class Recommender(nn.Module):
     Attributes:
         closed_form: whether the model is solved in ``on_fit_start`` and has nothing to train.
         own_loss: whether the model's ``aux`` terms are a whole objective, to be trained alone.
+        reconstructs: whether the scores are made to give back a user's whole 0-1 row: a dot-product
+            model that the losses ``logistic`` and ``mse`` over all items are meant for.
     """
 
     closed_form: ClassVar[bool] = False
     own_loss: ClassVar[bool] = False
+    reconstructs: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config:

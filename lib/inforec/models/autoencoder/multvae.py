@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inforec.checks import require_number
-from inforec.layers import unit
+from inforec.layers import as_dot_product, corrupted_sum, start_dense
 from inforec.models.base import DotProduct
 from inforec.regularizers import gaussian_rate
 from inforec.types import PAD, Batch, Interactions, Output, Query
@@ -30,8 +29,7 @@ class MultVAE(DotProduct):
     The KL is the rate of :func:`inforec.regularizers.gaussian_rate`. It is divided by the number of
     items, as the loss outside is a mean over interactions: with the softmax loss at temperature 1,
     ``weight`` is the paper's beta, and 1 is the evidence lower bound. Its term in the loss grows
-    linearly to ``weight`` over the first ``anneal`` epochs. As ||x|| is a root of a count, the
-    first layer sums the rows of the history's items, and no (B, N) matrix is made of it.
+    linearly to ``weight`` over the first ``anneal`` epochs.
 
     Differences from the paper and its code (github.com/dawenl/vae_cf):
 
@@ -43,6 +41,8 @@ class MultVAE(DotProduct):
     4. the loss is chosen outside; with batches of pairs the rate of a row is divided by the number
        of its user's items, so that an epoch sees the same sum.
     """
+
+    reconstructs = True
 
     @dataclass(frozen=True)
     class Config:
@@ -77,11 +77,7 @@ class MultVAE(DotProduct):
         self.code = nn.Linear(hidden, 2 * dim)
         self.hidden = nn.Linear(dim, hidden)
         self.output = nn.Linear(hidden, self.num_items)
-        for parameter in self.parameters():
-            if parameter.ndim == 2:
-                nn.init.xavier_uniform_(parameter)
-            else:
-                nn.init.trunc_normal_(parameter, std=0.001, a=-0.002, b=0.002)
+        start_dense(self)
         self.annealed = 1.0
 
     def on_epoch_start(self, epoch: int) -> None:
@@ -89,10 +85,12 @@ class MultVAE(DotProduct):
 
     def encode(self, history_BT: Tensor) -> tuple[Tensor, Tensor]:
         """((B, D), (B, D)): mean and log-variance of the codes of these histories."""
-        taken_BT = (history_BT != PAD).to(self.input_NH.dtype)
-        share_BT = F.dropout(unit(taken_BT), self.config.dropout, self.training)
-        hidden_BH = F.embedding_bag(
-            history_BT.clamp(min=0), self.input_NH, per_sample_weights=share_BT, mode="sum"
+        hidden_BH = corrupted_sum(
+            history_BT,
+            self.input_NH,
+            corruption=self.config.dropout,
+            training=self.training,
+            unit_length=True,
         )
         code_BX = self.code((hidden_BH + self.input_H).tanh()).to(self.input_NH.dtype)
         mean_BD, log_variance_BD = code_BX.chunk(2, dim=1)
@@ -101,8 +99,7 @@ class MultVAE(DotProduct):
     def decode(self, code_BD: Tensor) -> tuple[Tensor, Tensor]:
         """((B, H + 1), (N, H + 1)): the vectors of codes and items, the bias as a coordinate."""
         hidden_BH = self.hidden(code_BD).to(self.input_NH.dtype).tanh()
-        query_BX = torch.cat([hidden_BH, torch.ones_like(hidden_BH[:, :1])], dim=1)
-        return query_BX, torch.cat([self.output.weight, self.output.bias[:, None]], dim=1)
+        return as_dot_product(hidden_BH, self.output)
 
     def embed(self, query: Query) -> tuple[Tensor, Tensor]:
         return self.decode(self.encode(query.history)[0])
