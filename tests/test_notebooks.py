@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from inforec import results
-from inforec.models import REGISTRY
+from inforec.models import REGISTRY, Ranker
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "exp.ipynb"
 QUICK = ["-p", "epochs", "2", "-p", "k", "10"]
@@ -90,8 +90,8 @@ def test_parameters_are_typed_and_explained():
         declared, comment = line.split("  # ")
         assert comment
         assert declared.split(": ")[1].split(" = ")[0] in {"str", "float", "int"}
-    for name in REGISTRY:
-        assert name in cell.source
+    for name, model in REGISTRY.items():
+        assert name in cell.source or not issubclass(model, Ranker)
 
 
 def test_stored_outputs_are_whole_and_the_numbers_are_compared():

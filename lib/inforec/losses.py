@@ -1,4 +1,4 @@
-"""Ranking losses: small pure functions on logits, each a mean over the rows, in nats.
+"""Losses: small pure functions on logits, each a mean over the rows, in nats.
 
 Shape letters: B rows, K negatives or candidates, D embedding size, T positives a row.
 """
@@ -68,6 +68,16 @@ def sampled_softmax(logits_BK: Tensor, log_q_BK: Tensor, temperature: float = 1.
     log_count_BK = log_q_BK[:, 1:] + math.log(num_draws)
     corrected_BK = torch.cat([scaled_BK[:, :1], scaled_BK[:, 1:] - log_count_BK], dim=1)
     return -corrected_BK.log_softmax(1)[:, 0].mean()
+
+
+def logistic(logit: Tensor, label: Tensor) -> Tensor:
+    """Logistic loss: mean of -log sigmoid(s) where the label is 1, of -log sigmoid(-s) where 0.
+
+    Args:
+        logit: of any shape.
+        label: the same shape; a label between 0 and 1 mixes the two.
+    """
+    return F.binary_cross_entropy_with_logits(logit, label)
 
 
 def info_nce(

@@ -1,11 +1,18 @@
 """The models, by family. REGISTRY maps each name to its class."""
 
 from inforec.models.autoencoder.multvae import MultVAE
-from inforec.models.base import DotProduct, Ranker, Recommender
+from inforec.models.base import ClickModel, DotProduct, Ranker, Recommender
 from inforec.models.collaborative.ease import EASE
 from inforec.models.collaborative.itemknn import ItemKNN
 from inforec.models.collaborative.mf import MF
 from inforec.models.collaborative.popularity import Popularity
+from inforec.models.context.deepfm import DeepFM
+from inforec.models.context.ffm import FFM
+from inforec.models.context.fm import FM
+from inforec.models.context.lr import LR
+from inforec.models.context.nfm import NFM
+from inforec.models.context.poly2 import Poly2
+from inforec.models.context.widedeep import WideDeep
 from inforec.models.contrastive.cgi import CGI
 from inforec.models.contrastive.directau import DirectAU
 from inforec.models.contrastive.sgl import SGL
@@ -29,6 +36,14 @@ REGISTRY: dict[str, type[Recommender]] = {
     "cgi": CGI,
     # autoencoder
     "multvae": MultVAE,
+    # context: one logit for each row of fields
+    "lr": LR,
+    "poly2": Poly2,
+    "fm": FM,
+    "ffm": FFM,
+    "nfm": NFM,
+    "widedeep": WideDeep,
+    "deepfm": DeepFM,
 }
 
-__all__ = ["REGISTRY", "DotProduct", "Ranker", "Recommender"]
+__all__ = ["REGISTRY", "ClickModel", "DotProduct", "Ranker", "Recommender"]
