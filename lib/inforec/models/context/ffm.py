@@ -1,13 +1,12 @@
 """Field-aware factorisation machine: each value has a vector for each field that it meets.
 
-Shape letters: B rows, F fields, D embedding size, P = F (F - 1) / 2 pairs of fields.
+Shape letters: B rows, F fields, D embedding size, X = F D.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from inforec.checks import require_number
@@ -44,13 +43,11 @@ class FFM(ClickModel):
         self.linear = LinearTerm(train)
         num_fields = len(train.fields)
         self.vector = FieldEmbedding(train, num_fields * self.config.dim)
-        own_P, other_P = torch.triu_indices(num_fields, num_fields, offset=1)
-        self.register_buffer("own_P", own_P, persistent=False)
-        self.register_buffer("other_P", other_P, persistent=False)
 
     def logit(self, batch: Batch) -> Tensor:
         vector_BFX = self.vector(batch.fields)
         vector_BFFD = vector_BFX.unflatten(2, (vector_BFX.shape[1], self.config.dim))
-        own_BPD = vector_BFFD[:, self.own_P, self.other_P]
-        other_BPD = vector_BFFD[:, self.other_P, self.own_P]
-        return self.linear(batch.fields) + (own_BPD * other_BPD).sum((1, 2))
+        # All ordered pairs hold each pair twice, and a field with itself, whose vectors are unused.
+        every_B = (vector_BFFD * vector_BFFD.transpose(1, 2)).sum((1, 2, 3))
+        own_B = vector_BFFD.diagonal(dim1=1, dim2=2).square().sum((1, 2))
+        return self.linear(batch.fields) + (every_B - own_B) / 2
