@@ -224,9 +224,7 @@ def click_logits(model: ClickModel, impressions: Impressions) -> Tensor:
     return logit_E
 
 
-def evaluate_clicks(
-    model: ClickModel, impressions: Impressions
-) -> tuple[dict[str, float], Tensor]:
+def evaluate_clicks(model: ClickModel, impressions: Impressions) -> tuple[dict[str, float], Tensor]:
     """Predict every row and measure the predictions.
 
     Returns:

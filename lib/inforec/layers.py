@@ -1,13 +1,14 @@
 """Small parts that several models share.
 
-Shape letters: B rows, T places of a padded table, N items, D embedding size; of click-through models
-F fields, V all values of all fields, P pairs of fields, X all pairs of values of a row, W weights
-of cross-products.
+Shape letters: B rows, T places of a padded table, N items, D embedding size; in click-through
+models F fields, V all values of all fields, P pairs of fields, X all pairs of values of a row, W
+weights of cross-products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -156,6 +157,6 @@ def mlp(inputs: int, hidden: int, layers: int, dropout: float) -> nn.Sequential:
     """``layers`` of ``hidden`` rectified units with dropout behind each, then one linear output."""
     sizes = [inputs, *[hidden] * layers]
     parts = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in pairwise(sizes):
         parts += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*parts, nn.Linear(sizes[-1], 1))

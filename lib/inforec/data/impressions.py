@@ -163,9 +163,9 @@ def load_impressions(
 
 
 def histories(user_E, order_E, item_E, liked_E, length: int) -> np.ndarray:
-    """(E, T) the last ``length`` items among the user's liked rows before each row, padded in front.
+    """(E, T) the last ``length`` items of the user's liked rows before each row, padded in front.
 
-    Rows of equal order stand in the order of the rows.
+    Rows of equal order stand in the order in which they come.
     """
     place_E = np.lexsort((order_E, user_E))
     user_E, liked_E = user_E[place_E], liked_E[place_E]

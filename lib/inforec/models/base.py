@@ -8,10 +8,10 @@ and, beside the rankers, one for labelled rows:
 
 ClickModel    write only logit(batch) -> (B,); forward and law are inherited
 
-A model is built from the training interactions (or impressions) and its own frozen ``Config``; it never reads files,
-trains itself, or knows how it is evaluated.
+A model is built from the training interactions (or impressions) and its own frozen ``Config``; it
+never reads files, trains itself, or knows how it is evaluated.
 
-Shape letters: B rows, K candidates, N items, D embedding size, T values of a field, X = B * N.
+Shape letters: B rows, K candidates, N items, D embedding size, T values of a field, X = B N.
 """
 
 from __future__ import annotations
