@@ -7,7 +7,7 @@ weights of cross-products.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -84,6 +84,11 @@ class FieldEmbedding(nn.Module):
         place = index.clamp(min=0) + self.first_F[self.names.index(name)]
         return take_rows(self.value_VD, place) * (index != PAD)[..., None]
 
+    def places(self, fields: Mapping[str, Tensor]) -> Tensor:
+        """(X,) the rows of the table that these fields read, one for each value of each row."""
+        read = [(fields[name], first) for name, first in zip(self.names, self.first_F, strict=True)]
+        return torch.cat([index[index != PAD] + first for index, first in read])
+
     def _mean(self, index_BT: Tensor, first: Tensor) -> Tensor:
         there_BT1 = (index_BT != PAD)[..., None]
         value_BTD = take_rows(self.value_VD, index_BT.clamp(min=0) + first) * there_BT1
@@ -153,10 +158,16 @@ def interaction(vector_BFD: Tensor) -> Tensor:
     return (vector_BFD.sum(1).square() - vector_BFD.square().sum(1)) / 2
 
 
-def mlp(inputs: int, hidden: int, layers: int, dropout: float) -> nn.Sequential:
-    """``layers`` of ``hidden`` rectified units with dropout behind each, then one linear output."""
+def mlp(
+    inputs: int,
+    hidden: int,
+    layers: int,
+    dropout: float,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+) -> nn.Sequential:
+    """``layers`` of ``hidden`` units with dropout behind each, then one linear output."""
     sizes = [inputs, *[hidden] * layers]
     parts = []
     for before, after in pairwise(sizes):
-        parts += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        parts += [nn.Linear(before, after), activation(), nn.Dropout(dropout)]
     return nn.Sequential(*parts, nn.Linear(sizes[-1], 1))

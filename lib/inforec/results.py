@@ -232,6 +232,8 @@ NAMES = {
     "nfm": "NFM",
     "widedeep": "Wide & Deep",
     "deepfm": "DeepFM",
+    "din": "DIN",
+    "bst": "BST",
     "implicit-als": "implicit ALS",
 }
 

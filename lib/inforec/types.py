@@ -123,6 +123,15 @@ class Impressions:
             history=None if self.history is None else self.history.to(device),
         )
 
+    def require_history(self, length: int) -> None:
+        """Raise ValueError unless each row carries ``length`` liked items and has an item."""
+        carried = None if self.history is None else self.history.shape[1]
+        if carried != length or "item" not in self.fields:
+            raise ValueError(
+                f"history={length!r}: expected impressions that carry as many liked items a row, "
+                f"found {carried}: load_impressions(.., history={length}) makes them"
+            )
+
     def rows(self, index: Tensor | slice) -> Batch:
         """The rows at ``index`` as a batch."""
         return Batch(

@@ -4,6 +4,7 @@ Shape letters: B rows, F fields, D embedding size, V values of all fields, N ite
 """
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -17,6 +18,7 @@ from inforec.distribution import ItemDistribution
 from inforec.evaluate import evaluate_clicks
 from inforec.layers import CrossProducts, FieldEmbedding, interaction, take_rows
 from inforec.models import REGISTRY, ClickModel
+from inforec.models.context.din import Dice
 from inforec.train import FitConfig, Objective, fit
 from inforec.types import PAD, Batch, Impressions
 
@@ -29,6 +31,8 @@ SMALL = {
     "nfm": {"dim": 4, "hidden": 8},
     "widedeep": {"dim": 4, "hidden": 8, "layers": 2, "most_pairs": 60},
     "deepfm": {"dim": 4, "hidden": 8, "layers": 2},
+    "din": {"history": 3, "dim": 4, "attention": 5, "hidden": 8},
+    "bst": {"history": 3, "dim": 4, "heads": 2, "hidden": 8},
 }
 BAD_OPTIONS = [
     ("poly2", "buckets", -1),
@@ -47,6 +51,20 @@ BAD_OPTIONS = [
     ("deepfm", "hidden", 0),
     ("deepfm", "layers", -1),
     ("deepfm", "dropout", 2),
+    ("din", "history", 0),
+    ("din", "dim", 0),
+    ("din", "attention", 0),
+    ("din", "hidden", 0),
+    ("din", "layers", -1),
+    ("din", "dropout", 2),
+    ("din", "penalty", -1.0),
+    ("bst", "history", 0),
+    ("bst", "dim", 0),
+    ("bst", "heads", 0),
+    ("bst", "heads", 5),
+    ("bst", "hidden", 0),
+    ("bst", "layers", -1),
+    ("bst", "dropout", 2),
 ]
 
 
@@ -324,8 +342,12 @@ def dot(a, b):
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
-def slow_mlp(layers, x):
-    """Linear layers with max(0, .) between, by loops."""
+def relu(value, unit):
+    return max(0.0, value)
+
+
+def slow_mlp(layers, x, activation=relu):
+    """Linear layers with an activation between, by loops."""
     linear = [m for m in layers if isinstance(m, torch.nn.Linear)]
     for number, layer in enumerate(linear):
         x = [
@@ -333,7 +355,7 @@ def slow_mlp(layers, x):
             for row, bias in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
         ]
         if number < len(linear) - 1:
-            x = [max(0.0, value) for value in x]
+            x = [activation(value, unit) for unit, value in enumerate(x)]
     (value,) = x
     return value
 
@@ -396,6 +418,95 @@ def slow_deepfm(model, batch, row, train):
     return slow_fm(model, batch, row, train) + deep(model, batch, row)
 
 
+def sigmoid(value, unit=None):
+    return 1 / (1 + math.exp(-value))
+
+
+def item_vector(model, number):
+    first = int(model.vector.first_F[model.vector.names.index("item")])
+    return model.vector.value_VD[first + number].tolist()
+
+
+def slow_din(model, batch, row, train):
+    query, dim = item_vector(model, int(batch.fields["item"][row])), model.config.dim
+    interest = [0.0] * dim
+    for number in batch.history[row].tolist():
+        if number == PAD:
+            continue
+        key = item_vector(model, number)
+        pair = [*key, *query]
+        pair += [k - q for k, q in zip(key, query, strict=True)]
+        pair += [k * q for k, q in zip(key, query, strict=True)]
+        weight = slow_mlp(model.unit, pair, sigmoid)
+        interest = [s + weight * k for s, k in zip(interest, key, strict=True)]
+    vectors = [mean_vector(model.vector, batch, name, row) for name in model.vector.names]
+    slopes = iter([m.slope_H.tolist() for m in model.deep if isinstance(m, Dice)])
+    current = []
+
+    def dice(value, unit):  # untrained: mean 0 and variance 1
+        if unit == 0:
+            current[:] = next(slopes)
+        gate = sigmoid(value / math.sqrt(1 + 1e-8))
+        return gate * value + (1 - gate) * current[unit] * value
+
+    inputs = [value for vector in vectors for value in vector] + interest
+    return slow_mlp(model.deep, inputs, dice)
+
+
+def slow_norm(layer, x):
+    mean = sum(x) / len(x)
+    variance = sum((v - mean) ** 2 for v in x) / len(x)
+    weights = zip(x, layer.weight.tolist(), layer.bias.tolist(), strict=True)
+    return [(v - mean) / math.sqrt(variance + layer.eps) * w + b for v, w, b in weights]
+
+
+def leaky(value, unit=None):
+    return value if value > 0 else 0.01 * value
+
+
+def slow_bst(model, batch, row, train):
+    """One block, unrolled place by place, head by head."""
+    numbers = [*batch.history[row].tolist(), int(batch.fields["item"][row])]
+    back, width, heads = model.back_SD.tolist(), 2 * model.config.dim, model.config.heads
+    x = [
+        None if number == PAD else item_vector(model, number) + back[place]
+        for place, number in enumerate(numbers)
+    ]
+    w_q, w_k, w_v = (w.tolist() for w in model.qkv.weight.chunk(3))
+    out, size = model.out.weight.tolist(), width // heads
+    result = []
+    for place in x:
+        if place is None:
+            result += [0.0] * width
+            continue
+        mixed = []
+        for head in range(heads):
+            part = range(head * size, (head + 1) * size)
+            query = [dot(w_q[r], place) for r in part]
+            there = [other for other in x if other is not None]
+            logits = [
+                dot(query, [dot(w_k[r], other) for r in part]) / math.sqrt(size) for other in there
+            ]
+            total = sum(math.exp(s) for s in logits)
+            for r in part:
+                value = [dot(w_v[r], other) for other in there]
+                mixed.append(
+                    sum(math.exp(s) / total * v for s, v in zip(logits, value, strict=True))
+                )
+        first = slow_norm(
+            model.norms[0], [p + dot(r, mixed) for p, r in zip(place, out, strict=True)]
+        )
+        inner = [
+            leaky(dot(r, first) + b)
+            for r, b in zip(model.inner.weight.tolist(), model.inner.bias.tolist(), strict=True)
+        ]
+        outer = zip(first, model.outer.weight.tolist(), model.outer.bias.tolist(), strict=True)
+        result += slow_norm(model.norms[1], [f + dot(r, inner) + b for f, r, b in outer])
+    vectors = [mean_vector(model.vector, batch, name, row) for name in model.vector.names]
+    inputs = [value for vector in vectors for value in vector] + result
+    return slow_mlp(model.deep, inputs, leaky)
+
+
 SLOW = {
     name.removeprefix("slow_"): value
     for name, value in list(globals().items())
@@ -447,7 +558,7 @@ def test_an_unseen_value_leaves_the_decision_to_the_others(impressions):
     assert logit == pytest.approx(model.linear.bias.item() + weight, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["nfm", "widedeep", "deepfm"])
+@pytest.mark.parametrize("name", ["nfm", "widedeep", "deepfm", "din", "bst"])
 def test_dropout_is_for_training_only(name, impressions):
     model, batch = build(name, impressions, dropout=0.5), everything(impressions)
     assert torch.equal(model(batch).logits, model(batch).logits)
@@ -475,3 +586,76 @@ def test_logistic_loss_is_the_mean_negative_log_likelihood():
     logit_B = torch.randn(5, dtype=torch.float64, requires_grad=True)
     label_B = torch.tensor([0, 1, 1, 0, 1], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda s: losses.logistic(s, label_B), (logit_B,))
+
+
+# ---- histories ----------------------------------------------------------------------------------
+
+
+def test_dice_standardises_by_the_batch_in_training():
+    torch.manual_seed(0)
+    layer, signal_BH = Dice(2).double(), torch.randn(50, 2, dtype=torch.float64) * 3 + 1
+    with torch.no_grad():
+        layer.slope_H.copy_(torch.tensor([0.25, -0.5]))
+    found_BH = layer(signal_BH)
+    for unit, slope in enumerate((0.25, -0.5)):
+        column = signal_BH[:, unit].tolist()
+        mean = sum(column) / 50
+        deviation = math.sqrt(sum((s - mean) ** 2 for s in column) / 50 + 1e-8)
+        for row, s in enumerate(column):
+            gate = sigmoid((s - mean) / deviation)
+            slow = gate * s + (1 - gate) * slope * s
+            assert found_BH[row, unit].item() == pytest.approx(slow, abs=1e-12)
+
+
+def test_din_does_not_see_the_order_of_a_history_and_bst_does(impressions):
+    batch = everything(impressions)
+    turned = everything(impressions)
+    turned.history = batch.history.flip(1)
+    din, bst = build("din", impressions), build("bst", impressions)
+    torch.testing.assert_close(din(turned).logits, din(batch).logits)
+    assert not torch.allclose(bst(turned).logits, bst(batch).logits)
+
+
+@pytest.mark.parametrize("name", ["din", "bst"])
+def test_a_history_counts_and_its_padding_does_not(name, impressions):
+    model, batch = build(name, impressions), everything(impressions)
+    plain = model(batch).logits
+    emptied = everything(impressions)
+    emptied.history = torch.full_like(batch.history, PAD)
+    changed = ~torch.isclose(model(emptied).logits, plain)
+    assert changed[batch.history[:, 2] != PAD].all() and not changed[3]  # row 3 has no history
+    # What the padding would read, were it not left out, is of no matter.
+    first = model.vector.first_F[model.vector.names.index("item")]
+    with torch.no_grad():
+        model.vector.value_VD[first] = 100.0
+    kept = batch.fields["item"] != 0
+    torch.testing.assert_close(model(batch).logits[kept], plain[kept])
+
+
+def test_the_penalty_of_din_is_over_the_values_of_the_batch(impressions):
+    model = build("din", impressions, penalty=0.3).train()
+    batch = impressions.rows(slice(0, 9))
+    penalty = model(batch).aux["penalty"]
+    count, read = {}, set()
+    for row in range(240):
+        for name in model.vector.names:
+            for number in values_of(everything(impressions), name, row):
+                count[name, number] = count.get((name, number), 0) + 1
+                if row < 9:
+                    read.add((name, number))
+    slow = 0.0
+    for name, number in read:
+        first = int(model.vector.first_F[model.vector.names.index(name)])
+        vector = model.vector.value_VD[first + number].tolist()
+        slow += 0.3 * dot(vector, vector) / count[name, number]
+    assert penalty.item() == pytest.approx(slow, rel=1e-12)
+    assert model.eval()(batch).aux == {}
+    assert build("din", impressions).train()(batch).aux == {}
+
+
+@pytest.mark.parametrize("name", ["din", "bst"])
+def test_rows_must_carry_as_many_liked_items(name, impressions):
+    with pytest.raises(ValueError, match=r"history=20: expected impressions .* found 3"):
+        REGISTRY[name](impressions)
+    with pytest.raises(ValueError, match=r"history=3: .* found None"):
+        build(name, replace(impressions, history=None))

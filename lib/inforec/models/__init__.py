@@ -6,7 +6,9 @@ from inforec.models.collaborative.ease import EASE
 from inforec.models.collaborative.itemknn import ItemKNN
 from inforec.models.collaborative.mf import MF
 from inforec.models.collaborative.popularity import Popularity
+from inforec.models.context.bst import BST
 from inforec.models.context.deepfm import DeepFM
+from inforec.models.context.din import DIN
 from inforec.models.context.ffm import FFM
 from inforec.models.context.fm import FM
 from inforec.models.context.lr import LR
@@ -44,6 +46,8 @@ REGISTRY: dict[str, type[Recommender]] = {
     "nfm": NFM,
     "widedeep": WideDeep,
     "deepfm": DeepFM,
+    "din": DIN,
+    "bst": BST,
 }
 
 __all__ = ["REGISTRY", "ClickModel", "DotProduct", "Ranker", "Recommender"]
