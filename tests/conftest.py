@@ -116,7 +116,7 @@ def checkerboard():
 
 @pytest.fixture
 def impressions():
-    """240 labelled rows: fields of one value and of several, one row with none, a value unseen.
+    """240 labelled rows: fields of one value and of several, one row with none, values unseen.
 
     The label is 1 where user and item agree modulo 2, but for every seventh row.
     """
@@ -125,6 +125,7 @@ def impressions():
     label = ((user + item) % 2 == 0) ^ (row % 7 == 0)
     tags = torch.stack([1 + item % 4, torch.where(item % 3 == 0, 1 + (item + 1) % 4, PAD)], 1)
     tags[5] = PAD
+    tags[10::45, 0] = 0
     fields = {"user": user + 1, "item": item + 1, "tags": tags, "hour": 1 + row % 3}
     fields["hour"][::20] = 0
     sizes = {"user": 13, "item": 11, "tags": 5, "hour": 4}
