@@ -19,7 +19,7 @@ from inforec.types import PAD, Batch, Impressions
 
 
 class BST(ClickModel):
-    """Chen et al. (2019), "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba".
+    """Chen et al. (2019), "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba"::
 
         x_s = (v[item], p[how far back])          a place s: the history, then the item shown
         x = norm(x + dropout(heads(x) W_O)),      heads(x) = softmax(q k' / sqrt(M / H)) v,

@@ -34,15 +34,15 @@ class Dice(nn.Module):
 
 
 class DIN(ClickModel):
-    """Zhou et al. (2018), "Deep Interest Network for Click-Through Rate Prediction", equation 3.
+    """Zhou et al. (2018), "Deep Interest Network for Click-Through Rate Prediction", equation 3::
 
         interest = sum over history of a(v[t], v[i]) v[t]          i the row's item, t one before it
         a(k, q) = mlp(k, q, k - q, k * q), one number, not normalised: strong interest stays strong
         logit = mlp(v[x_1], .., v[x_F], interest), with Dice
 
-    Mini-batch aware regularisation (section 5.1) adds penalty * sum over the values j of the batch
-    of |v_j|^2 / n_j to the loss, n_j the training rows with the value as one of their fields: only
-    vectors that are read shrink, and frequent ones less.
+    Mini-batch aware regularisation (section 5.1) adds to the loss ``penalty`` times the sum over
+    the values of the batch of the squared length of v[x] over n[x], the number of training rows
+    that have the value in a field: only vectors that are read shrink, and frequent ones less.
 
     Differences from the paper and its code (github.com/zhougr1993/DeepInterestNetwork):
     1. the unit a sees the difference and the product of coordinates, as in the code, instead of the
