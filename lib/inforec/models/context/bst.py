@@ -19,7 +19,7 @@ from inforec.types import PAD, Batch, Impressions
 
 
 class BST(ClickModel):
-    """Chen et al. (2019), "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba"::
+    """Chen et al. (2019), "Behavior Sequence Transformer for E-commerce Recommendation"::
 
         x_s = (v[item], p[how far back])          a place s: the history, then the item shown
         x = norm(x + dropout(heads(x) W_O)),      heads(x) = softmax(q k' / sqrt(M / H)) v,
@@ -31,6 +31,7 @@ class BST(ClickModel):
     by the others, and are zeros for the MLP.
 
     Differences from the paper:
+
     1. its position is the time between an item and the one shown; here it is how many liked items
        ago, as the times of MovieLens-1M are not complete;
     2. hidden layers of the MLP are of equal size;

@@ -24,6 +24,7 @@ class DeepFM(ClickModel):
     Both parts read the same vectors v, and both send their gradient there.
 
     Differences from the paper:
+
     1. of several values of one field the mean vector counts, and their pairs do not;
     2. all fields are categorical.
     """

@@ -45,6 +45,7 @@ class DIN(ClickModel):
     that have the value in a field: only vectors that are read shrink, and frequent ones less.
 
     Differences from the paper and its code (github.com/zhougr1993/DeepInterestNetwork):
+
     1. the unit a sees the difference and the product of coordinates, as in the code, instead of the
        outer product; its activation is the sigmoid, as in the code;
     2. the history holds items only, without their categories;

@@ -24,6 +24,7 @@ class FFM(ClickModel):
     is smaller than in a factorisation machine.
 
     Differences from the paper:
+
     1. it leaves w_0 and w out of the equation, and has them in its code;
     2. of several values of one field the mean vector counts, and their pairs do not;
     3. Adam instead of AdaGrad; rows are not scaled to unit length.

@@ -24,6 +24,7 @@ class FM(ClickModel):
     the vector 0, so that the others decide.
 
     Differences from the paper:
+
     1. of several values of one field the mean vector counts, and their pairs among themselves do
        not;
     2. one learning rate and one weight decay for all parameters, by Adam.

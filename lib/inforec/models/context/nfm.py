@@ -25,6 +25,7 @@ class NFM(ClickModel):
     of the MLP here. With no hidden layer, and a last layer of ones, the two are the same.
 
     Differences from the paper and its code:
+
     1. no batch normalisation;
     2. of several values of one field the mean vector counts, and their pairs do not;
     3. logistic loss; the paper fits targets 1 and -1 by squared error.

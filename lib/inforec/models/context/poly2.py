@@ -26,6 +26,7 @@ class Poly2(ClickModel):
     all pairs share, or a place of its own.
 
     Differences from the papers:
+
     1. logistic loss instead of the hinge loss of the first;
     2. pairs are of two fields, not of two values of one field, nor of a value with itself;
     3. a pair with a value that training never saw counts 0.

@@ -25,6 +25,7 @@ class WideDeep(ClickModel):
     The wide part remembers pairs, each with a weight of its own; the deep part generalises.
 
     Differences from the paper:
+
     1. its crosses are chosen by hand, the installed and the shown app; here two fields are crossed
        if they have at most ``most_pairs`` pairs of values;
     2. Adam for both parts; the paper has FTRL with an L1 penalty for the wide one;
