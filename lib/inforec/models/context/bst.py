@@ -27,7 +27,7 @@ class BST(ClickModel):
         x = norm(x + dropout(leaky_relu(x W_1 + b_1) W_2 + b_2))
         logit = mlp(v[x_1], .., v[x_F], x_1, .., x_S), with leaky_relu
 
-    (equations 2 to 6, one block, which the paper found best). Places without an item are not seen
+    With one block, which the paper found best. Places without an item are not seen
     by the others, and are zeros for the MLP.
 
     Differences from the paper:

@@ -16,7 +16,7 @@ from inforec.types import Batch, Impressions
 
 
 class DeepFM(ClickModel):
-    """Guo et al. (2017), "DeepFM: A Factorization-Machine based Neural Network", equations 1 to 4::
+    """Guo et al. (2017), "DeepFM: A Factorization-Machine based Neural Network"::
 
         logit = w_0 + sum over f of w[x_f] + sum over f < g of v[x_f] . v[x_g]
                 + mlp(v[x_1], .., v[x_F])

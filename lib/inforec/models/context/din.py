@@ -19,7 +19,7 @@ from inforec.types import PAD, Batch, Impressions, Output
 class Dice(nn.Module):
     """f(s) = p s + (1 - p) a s,  p = sigmoid((s - mean) / sqrt(variance)), a learned a unit.
 
-    Zhou et al. (2018), equation 4: mean and variance are those of the batch in training and running
+    Zhou et al. (2018), section 5.2: mean and variance are those of the batch in training and running
     averages afterwards. With mean 0, and p a step, it is PReLU.
     """
 
@@ -34,7 +34,7 @@ class Dice(nn.Module):
 
 
 class DIN(ClickModel):
-    """Zhou et al. (2018), "Deep Interest Network for Click-Through Rate Prediction", equation 3::
+    """Zhou et al. (2018), "Deep Interest Network for Click-Through Rate Prediction"::
 
         interest = sum over history of a(v[t], v[i]) v[t]          i the row's item, t one before it
         a(k, q) = mlp(k, q, k - q, k * q), one number, not normalised: strong interest stays strong

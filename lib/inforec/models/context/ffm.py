@@ -16,7 +16,7 @@ from inforec.types import Batch, Impressions
 
 
 class FFM(ClickModel):
-    """Juan et al. (2016), "Field-aware Factorization Machines for CTR Prediction", equation 4.
+    """Juan et al. (2016), "Field-aware Factorization Machines for CTR Prediction".
 
         logit = w_0 + sum over f of w[x_f] + sum over f < g of v[x_f, g] . v[x_g, f]
 
@@ -25,7 +25,7 @@ class FFM(ClickModel):
 
     Differences from the paper:
 
-    1. it leaves w_0 and w out of the equation, and has them in its code;
+    1. its equation has the pairs alone, without w_0 and w;
     2. of several values of one field the mean vector counts, and their pairs do not;
     3. Adam instead of AdaGrad; rows are not scaled to unit length.
     """

@@ -13,7 +13,7 @@ from inforec.types import Batch, Impressions
 
 
 class LR(ClickModel):
-    """Richardson, Dominowska and Ragno (2007), "Predicting Clicks", section 4.
+    """Richardson, Dominowska and Ragno (2007), "Predicting Clicks", in today's form.
 
         logit = w_0 + sum over fields f of w[x_f]
 

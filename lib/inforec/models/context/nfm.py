@@ -17,7 +17,7 @@ from inforec.types import Batch, Impressions
 
 
 class NFM(ClickModel):
-    """He and Chua (2017), "Neural Factorization Machines for Sparse Predictive Analytics", eq. 6.
+    """He and Chua (2017), "Neural Factorization Machines for Sparse Predictive Analytics".
 
         logit = w_0 + sum over f of w[x_f] + mlp(sum over f < g of v[x_f] * v[x_g])
 

@@ -18,7 +18,7 @@ from inforec.types import Batch, Impressions
 
 class Poly2(ClickModel):
     """Chang et al. (2010), "Training and Testing Low-degree Polynomial Data Mappings via Linear
-    SVM", section 3, in the form for click-through rates of Juan et al. (2016), equation 2.
+    SVM", in the form for click-through rates of Juan et al. (2016).
 
         logit = w_0 + sum over f of w[x_f] + sum over f < g of w[h(x_f, x_g)]
 

@@ -17,7 +17,7 @@ from inforec.types import Batch, Impressions
 
 
 class WideDeep(ClickModel):
-    """Cheng et al. (2016), "Wide & Deep Learning for Recommender Systems", equation 3::
+    """Cheng et al. (2016), "Wide & Deep Learning for Recommender Systems"::
 
         logit = w_0 + sum over f of w[x_f] + sum over crossed f, g of w[x_f, x_g]     (wide)
                 + mlp(v[x_1], .., v[x_F])                                            (deep)
