@@ -19,7 +19,7 @@ from inforec.types import PAD, Batch, Impressions, Output
 class Dice(nn.Module):
     """f(s) = p s + (1 - p) a s,  p = sigmoid((s - mean) / sqrt(variance)), a learned a unit.
 
-    Zhou et al. (2018), section 5.2: mean and variance are those of the batch in training and running
+    Zhou et al. (2018), section 5.2: mean and variance are those of the batch in training, running
     averages afterwards. With mean 0, and p a step, it is PReLU.
     """
 
