@@ -695,7 +695,7 @@ def clicks(tmp_path):
         epochs=6,
         batch_size=64,
         validate_every=2,
-        learning_rate=0.05,
+        learning_rate=0.01,
         device="cpu",
     )
 

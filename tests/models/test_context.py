@@ -606,6 +606,15 @@ def test_dice_standardises_by_the_batch_in_training():
             assert found_BH[row, unit].item() == pytest.approx(slow, abs=1e-12)
 
 
+def test_dice_on_a_last_batch_of_one_row_uses_the_running_averages():
+    torch.manual_seed(0)
+    layer, row_BH = Dice(2).double(), torch.randn(1, 2, dtype=torch.float64)
+    layer(torch.randn(50, 2, dtype=torch.float64) + 3)
+    assert layer.norm.running_mean.min() > 0.2  # a tenth of the way to 3
+    one = layer(row_BH)
+    torch.testing.assert_close(one, layer.eval()(row_BH))
+
+
 def test_din_does_not_see_the_order_of_a_history_and_bst_does(impressions):
     batch = everything(impressions)
     turned = everything(impressions)

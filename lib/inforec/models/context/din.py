@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inforec.checks import require_number
@@ -29,7 +30,11 @@ class Dice(nn.Module):
         self.slope_H = nn.Parameter(torch.zeros(units))
 
     def forward(self, signal_BH: Tensor) -> Tensor:
-        gate_BH = self.norm(signal_BH).sigmoid()
+        norm = self.norm
+        batch = self.training and len(signal_BH) > 1  # one row has no variance
+        gate_BH = F.batch_norm(
+            signal_BH, norm.running_mean, norm.running_var, training=batch, eps=norm.eps
+        ).sigmoid()
         return signal_BH * (gate_BH + (1 - gate_BH) * self.slope_H)
 
 
