@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from inforec.data import Dataset
-from inforec.types import Interactions
+from inforec.types import PAD, Impressions, Interactions
 
 NUM_USERS, NUM_ITEMS, NUM_CATEGORIES = 24, 30, 3
 
@@ -112,3 +112,24 @@ def checkerboard():
     train = [(u, i) for u, i in pairs if u != i]
     own = [(u, u) for u in range(size)]
     return dataset(train, [], own, size, size, torch.eye(2)[torch.arange(size) % 2])
+
+
+@pytest.fixture
+def impressions():
+    """240 labelled rows: fields of one value and of several, one row with none, values unseen.
+
+    The label is 1 where user and item agree modulo 2, but for every seventh row.
+    """
+    row = torch.arange(240)
+    user, item = row % 12, (row * 7 + row // 12) % 10
+    label = ((user + item) % 2 == 0) ^ (row % 7 == 0)
+    tags = torch.stack([1 + item % 4, torch.where(item % 3 == 0, 1 + (item + 1) % 4, PAD)], 1)
+    tags[5] = PAD
+    tags[10::45, 0] = 0
+    fields = {"user": user + 1, "item": item + 1, "tags": tags, "hour": 1 + row % 3}
+    fields["hour"][::20] = 0
+    sizes = {"user": 13, "item": 11, "tags": 5, "hour": 4}
+    history = torch.full((240, 3), PAD)
+    history[:, 1:] = torch.stack([1 + (item + 2) % 10, 1 + (item + user) % 10], 1)
+    history[3] = PAD
+    return Impressions(user, fields, label.float(), sizes, history)

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 import torch
 
-from inforec.batches import PairBatches, UserBatches
+from inforec.batches import ImpressionBatches, PairBatches, UserBatches
 from inforec.types import PAD
 
 
@@ -153,3 +153,38 @@ def test_drawing_batches_leaves_the_global_generator_alone(tiny):
     for batches in both_kinds(tiny.train):
         content(batches, 1)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- labelled rows ------------------------------------------------------------------------------
+
+
+def test_impression_batches_hold_each_row_once_an_epoch_in_a_new_order(impressions):
+    batches = ImpressionBatches(impressions, 64, seed=3)
+    assert len(batches) == 4
+    epochs = [list(batches.epoch(n)) for n in (1, 2, 1)]
+    assert [len(batch.target) for batch in epochs[0]] == [64, 64, 64, 48]
+
+    def rows(epoch):
+        columns = [
+            torch.cat([b.fields[n] for b in epoch]) for n in ("user", "item", "tags", "hour")
+        ]
+        columns += [torch.cat([b.target for b in epoch]), torch.cat([b.user for b in epoch])]
+        columns += [torch.cat([b.history for b in epoch])]
+        return [
+            tuple(row) for row in torch.cat([c.view(240, -1).long() for c in columns], 1).tolist()
+        ]
+
+    fields, label = impressions.fields, impressions.label
+    wanted = torch.cat(
+        [
+            c.view(240, -1).long()
+            for c in (*(fields[n] for n in ("user", "item", "tags", "hour")), label)
+        ]
+        + [impressions.user[:, None], impressions.history],
+        1,
+    )
+    for epoch in epochs:
+        assert sorted(rows(epoch)) == sorted(map(tuple, wanted.tolist()))
+    assert rows(epochs[0]) == rows(epochs[2]) != rows(epochs[1])
+    other = list(ImpressionBatches(impressions, 64, seed=4).epoch(1))
+    assert rows(other) != rows(epochs[0])

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import inforec.evaluate as module
-from inforec.evaluate import evaluate, evaluate_lists, recommend, score_blocks
+from inforec.evaluate import evaluate, evaluate_clicks, evaluate_lists, recommend, score_blocks
+from inforec.metrics import pointwise
 from inforec.models import REGISTRY, DotProduct, Ranker
 from inforec.types import PAD
 
@@ -357,3 +358,33 @@ def test_lists_from_elsewhere_may_be_arrays_lists_and_reversed_views(tiny):
 def test_lists_that_are_no_lists_of_items_are_refused(tiny, lists, message):
     with pytest.raises(ValueError, match=message):
         evaluate_lists(lists, tiny, (2,))
+
+
+# ---- labelled rows ------------------------------------------------------------------------------
+
+
+def test_clicks_are_measured_row_by_row(impressions, monkeypatch):
+    torch.manual_seed(0)
+    model = REGISTRY["fm"](impressions, REGISTRY["fm"].Config(dim=3))
+    torch.nn.init.normal_(model.vector.value_VD)
+    model.train()
+    metrics, logit_E = evaluate_clicks(model, impressions)
+    assert not model.training and not logit_E.requires_grad
+    assert torch.equal(logit_E, model(impressions.rows(slice(None))).logits)
+    label_E = impressions.label
+    assert metrics == {
+        "auc": pointwise.auc(logit_E, label_E),
+        "gauc": pointwise.gauc(logit_E, label_E, impressions.user),
+        "logloss": pointwise.logloss(logit_E, label_E),
+        "ece": pointwise.ece(logit_E, label_E),
+    }
+    monkeypatch.setattr("inforec.evaluate.ROWS_HELD", 7)
+    torch.testing.assert_close(evaluate_clicks(model, impressions)[1], logit_E)
+
+
+def test_a_logit_that_is_not_finite_is_named(impressions):
+    model = REGISTRY["lr"](impressions)
+    with torch.no_grad():
+        model.linear.weight.value_VD[5] = torch.nan
+    with pytest.raises(ValueError, match="model LR gives row 4 the logit nan"):
+        evaluate_clicks(model, impressions)

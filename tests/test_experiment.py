@@ -7,21 +7,24 @@ from dataclasses import FrozenInstanceError, replace
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from inforec import data, experiment, rerank, results
 from inforec.distribution import ItemDistribution
-from inforec.evaluate import evaluate_lists, recommend
-from inforec.experiment import LOSSES, ROW_LOSSES, RunConfig, run
+from inforec.evaluate import evaluate_clicks, evaluate_lists, recommend
+from inforec.experiment import LOSSES, ROW_LOSSES, RunConfig, run, trained
 from inforec.metrics.calibration import calibration_kl
-from inforec.models import REGISTRY
+from inforec.models import REGISTRY, ClickModel, Ranker
 from inforec.train import NonFiniteLossError
 from inforec.types import Batch, Output, Query
 
-LEARNED = sorted(name for name in REGISTRY if not REGISTRY[name].closed_form)
-CLOSED = sorted(name for name in REGISTRY if REGISTRY[name].closed_form)
+RANKERS = sorted(name for name in REGISTRY if issubclass(REGISTRY[name], Ranker))
+LEARNED = [name for name in RANKERS if not REGISTRY[name].closed_form]
+CLOSED = [name for name in RANKERS if REGISTRY[name].closed_form]
+RANKING_LOSSES = [loss for loss in LOSSES if loss not in ROW_LOSSES]
 TRAINABLE = [
     (model, loss)
     for model in LEARNED
@@ -91,7 +94,7 @@ def test_every_model_trains_with_every_loss_and_both_terms(config, model, loss, 
     assert 0 < record.test["recall@5"] <= 1
 
 
-@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "own"])
+@pytest.mark.parametrize("loss", [loss for loss in RANKING_LOSSES if loss != "own"])
 @pytest.mark.parametrize("model", CLOSED)
 def test_a_closed_form_runs_whatever_the_loss(config, model, loss):
     record = quiet(replace(config, model=model, options={}, loss=loss))
@@ -670,3 +673,113 @@ def test_cuda_is_refused_where_there_is_none(config, monkeypatch):
     with pytest.raises(ValueError, match="device='cuda'"):
         quiet(replace(config, device="cuda"))
     assert experiment.choose_device("auto").type == "cpu"
+
+
+# ---- click-through ------------------------------------------------------------------------------
+
+CLICK_MODELS = sorted(name for name in REGISTRY if issubclass(REGISTRY[name], ClickModel))
+
+
+@pytest.fixture
+def clicks(tmp_path):
+    """A run of a second on labelled rows: a factorisation machine for 6 epochs."""
+    folder = tmp_path / "labelled"
+    folder.mkdir()
+    row = range(600)
+    columns = {
+        "user": [i % 20 for i in row],
+        "item": [(7 * i + i // 20) % 15 for i in row],
+        "position": [i // 20 for i in row],
+        "tags": [[i % 4] * (i % 3 > 0) for i in row],
+        "label": [int((i % 20 + (7 * i + i // 20) % 15) % 2) for i in row],
+    }
+    pq.write_table(pa.table(columns), folder / "impressions.parquet")
+    return RunConfig(
+        dataset=str(folder),
+        model="fm",
+        options={"dim": 4},
+        loss="logistic",
+        epochs=6,
+        batch_size=64,
+        validate_every=2,
+        learning_rate=0.01,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("split", ["random", "time_ordered"])
+@pytest.mark.parametrize("model", CLICK_MODELS)
+def test_every_click_through_model_trains_and_is_recorded(clicks, model, split, tmp_path):
+    settings = replace(clicks, model=model, options={}, split=split)
+    record = quiet(settings, results=tmp_path / "study")
+    assert set(record.test) == set(record.valid) == {"auc", "gauc", "logloss", "ece"}
+    assert all(map(math.isfinite, record.test.values())) and record.law == {}
+    assert [set(entry["terms"]) for entry in record.history] == [{"logistic"}] * 6
+    assert record.history[-1]["loss"] < record.history[0]["loss"]
+    best = max(e["valid"]["auc"] for e in record.history if "valid" in e)
+    assert record.valid["auc"] == best
+    # The record alone brings it all back, and the weights beside it the model.
+    back = results.read(tmp_path / "study" / f"{record.run_id}.json")
+    again = RunConfig(**back.config)
+    assert back.test == record.test and results.run_id(again.to_dict()) == record.run_id
+    found = quiet(settings, results=tmp_path / "study")
+    assert found.found and found.test == record.test
+    trained_model, dataset = trained(settings, tmp_path / "study")
+    metrics, logit_E = evaluate_clicks(trained_model, dataset.test)
+    assert metrics == record.test
+    assert logit_E.tolist() == record.arrays["logit_E"].tolist()
+    assert dataset.test.label.tolist() == record.arrays["label_E"].tolist()
+    with pytest.raises(ValueError, match="makes no lists"):
+        _ = record.top
+
+
+def test_the_same_seed_gives_the_same_click_model(clicks):
+    first, again = quiet(clicks), quiet(clicks)
+    assert without_seconds(first.history) == without_seconds(again.history)
+    assert first.test == again.test != quiet(replace(clicks, seed=1)).test
+
+
+@pytest.mark.parametrize("weights", [{"alpha": 0.1}, {"beta": 0.1}], ids=str)
+@pytest.mark.parametrize("model", CLICK_MODELS)
+def test_terms_on_a_law_of_one_column_are_refused(clicks, model, weights):
+    """A softmax over one column is the constant 1: the terms would silently do nothing."""
+    ((name, value),) = weights.items()
+    message = rf"{name}={value}.*model='{model}'.*one column.*no entropy.*ClickModel.law"
+    with pytest.raises(ValueError, match=message):
+        replace(clicks, model=model, options={}, **weights)
+
+
+def test_the_entropy_of_one_column_is_zero_whatever_the_logit():
+    logit_B1 = torch.randn(5, 1, dtype=torch.float64, requires_grad=True)
+    entropy_B = ItemDistribution.from_logits(logit_B1).entropy()
+    assert not entropy_B.any()
+    assert not torch.autograd.grad(entropy_B.sum(), logit_B1)[0].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "softmax"}, "loss='softmax' with model='fm': expected 'logistic'"),
+        ({"split": "temporal"}, r"split \(for model='fm'\)='temporal': expected one of random"),
+        ({"dataset": "ml-1m"}, r"dataset \(for model='fm'\)='ml-1m'.*did you mean 'ml-1m-ctr'"),
+        ({"temperature": 0.3}, "temperature=0.3 with model='fm': expected the default 0.5"),
+        ({"min_rating": 3.0}, "min_rating=3.0 with model='fm': expected the default 4.0"),
+        ({"reranker": "steck"}, "reranker='steck' with model='fm': expected the default 'none'"),
+        ({"layer_alpha": 0.1}, "layer_alpha=0.1 with model='fm'"),
+        ({"k": 5}, "k=5 with model='fm'"),
+        ({"model": "mf"}, "loss='logistic' with model='mf': expected another loss"),
+        (
+            {"model": "mf", "loss": "bpr", "dataset": "ml-1m-ctr"},
+            "dataset='ml-1m-ctr' with model='mf': expected a click-through model",
+        ),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_with_labelled_rows_is_named(clicks, changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(clicks, **changes)
+
+
+def test_single_users_have_no_click_metrics(clicks):
+    with pytest.raises(ValueError, match="per_user=True with model='fm': expected False"):
+        quiet(clicks, per_user=True)

@@ -3,7 +3,7 @@
 Every epoch is a function of (seed, epoch) alone, so a resumed run sees the batches that the
 unbroken run would have seen.
 
-Shape letters: B rows, T longest row, K candidates, E interactions, U users, N items.
+Shape letters: B rows, T longest row, K candidates, E interactions or impressions, U users, N items.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from inforec.types import Batch, Interactions
+from inforec.types import Batch, Impressions, Interactions
 
 
 def epoch_generator(seed: int, epoch: int, device: torch.device) -> torch.Generator:
@@ -49,6 +49,30 @@ class UserBatches:
         for user_B in self.active_U[order].split(self.rows):
             history_BT = self.history_UT[user_B, : int(self.count_U[user_B].max())]
             yield Batch(user_B, history_BT, target=history_BT)
+
+
+class ImpressionBatches:
+    """Rows are labelled impressions, in a new order each epoch: what a click-through model needs.
+
+    Args:
+        train: the training impressions.
+        batch_size: impressions a step.
+        seed: fixes the order.
+    """
+
+    def __init__(self, train: Impressions, batch_size: int, seed: int):
+        self.train, self.batch_size, self.seed = train, batch_size, seed
+
+    def __len__(self) -> int:
+        return -(-len(self.train) // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the epoch's batches: user (B,), fields, target (B,) labels."""
+        device = self.train.user.device
+        generator = epoch_generator(self.seed, epoch, device)
+        order = torch.randperm(len(self.train), generator=generator, device=device)
+        for index in order.split(self.batch_size):
+            yield self.train.rows(index)
 
 
 class PairBatches:

@@ -1,6 +1,8 @@
-"""The only evaluator: full ranking of all items that the user has not taken.
+"""The only evaluator: full ranking of all items that the user has not taken; of click-through
+models the labelled rows, each by itself.
 
-Shape letters: U users, B rows of a block, N items, K list length, C categories, T longest history.
+Shape letters: U users, B rows of a block, N items, K list length, C categories, T longest history,
+E labelled rows.
 """
 
 from __future__ import annotations
@@ -14,14 +16,15 @@ import torch
 from torch import Tensor
 
 from inforec.checks import require_choice, require_number
-from inforec.metrics import calibration, diversity, ranking
-from inforec.models.base import DotProduct, Ranker
-from inforec.types import PAD, Interactions, Query
+from inforec.metrics import calibration, diversity, pointwise, ranking
+from inforec.models.base import ClickModel, DotProduct, Ranker
+from inforec.types import PAD, Impressions, Interactions, Query
 
 if TYPE_CHECKING:
     from inforec.data import Dataset
 
 SCORES_HELD = 2**24  # scores held at a time: 64 MB in float32
+ROWS_HELD = 2**15  # labelled rows whose fields are embedded at a time
 USERS_EMBEDDED = 2**13  # users embedded at a time: a graph model propagates once for all of them
 
 RANKING = {
@@ -197,6 +200,45 @@ def evaluate(
     """
     top_UK = recommend(model, dataset, max(ks), on)
     return evaluate_lists(top_UK, dataset, ks, on), top_UK
+
+
+@torch.no_grad()
+def click_logits(model: ClickModel, impressions: Impressions) -> Tensor:
+    """(E,) the model's logit of each row.
+
+    Raises:
+        ValueError: if a logit is not finite.
+    """
+    model.eval()
+    starts = range(0, len(impressions), ROWS_HELD)
+    logit_E = torch.cat(
+        [model(impressions.rows(slice(at, at + ROWS_HELD))).logits for at in starts]
+    )
+    wrong_E = ~logit_E.isfinite()
+    if bool(wrong_E.any()):
+        row = int(wrong_E.nonzero()[0])
+        raise ValueError(
+            f"model {type(model).__name__} gives row {row} the logit {float(logit_E[row])}: "
+            "expected a finite number"
+        )
+    return logit_E
+
+
+def evaluate_clicks(model: ClickModel, impressions: Impressions) -> tuple[dict[str, float], Tensor]:
+    """Predict every row and measure the predictions.
+
+    Returns:
+        ``auc``, ``gauc`` (within users), ``logloss`` (nats) and ``ece``, NaN where undefined; and
+        the logits themselves (E,).
+    """
+    logit_E = click_logits(model, impressions)
+    label_E, user_E = impressions.label, impressions.user
+    return {
+        "auc": pointwise.auc(logit_E, label_E),
+        "gauc": pointwise.gauc(logit_E, label_E, user_E),
+        "logloss": pointwise.logloss(logit_E, label_E),
+        "ece": pointwise.ece(logit_E, label_E),
+    }, logit_E
 
 
 def _pairs_in(user_X: Tensor, item_XK: Tensor, interactions: Interactions) -> Tensor:

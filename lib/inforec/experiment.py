@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from inforec import data, losses, regularizers, rerank, results
-from inforec.batches import PairBatches, UserBatches
+from inforec.batches import ImpressionBatches, PairBatches, UserBatches
 from inforec.checks import require_choice, require_number
 from inforec.data.catalog import find
+from inforec.data.impressions import IMPRESSIONS, SPLITS
 from inforec.distribution import ItemDistribution
 from inforec.evaluate import (
     evaluate,
+    evaluate_clicks,
     evaluate_lists,
     recommend,
     taken_items,
@@ -27,7 +29,7 @@ from inforec.evaluate import (
     user_metrics,
 )
 from inforec.metrics.calibration import SMOOTHING
-from inforec.models import REGISTRY
+from inforec.models import REGISTRY, ClickModel
 from inforec.regularizers import kl
 from inforec.results import Record
 from inforec.train import (
@@ -46,6 +48,11 @@ ROW_LOSSES = ("logistic", "mse")  # of the whole 0-1 row: for models that recons
 RERANKERS = ("none", "steck", "expected_ndcg", "decaying_attention", "tilt", "tilt_steck")
 TILTED = ("tilt", "tilt_steck", "expected_ndcg")
 USER_METRICS = ("ndcg", "calibration_kl")  # kept for every user where a test needs them
+# What click-through models, with labelled rows and one logit each, have nothing to do with.
+RANKING_ONLY = (
+    *("min_rating", "min_interactions", "temperature", "perplexity", "layer_alpha", "negatives"),
+    *("reranker", "trade_off", "tilt_alpha", "decay", "rerank_perplexity", "candidates", "k"),
+)
 # What is decided after training: runs that differ only here share one trained model.
 DECISION = ("reranker", "trade_off", "tilt_alpha", "decay", "rerank_perplexity", "candidates")
 
@@ -55,16 +62,19 @@ class RunConfig:
     """One run, completely: data, model, objective, training, evaluation.
 
     Args:
-        dataset: a name of the catalogue or the path of a data-set folder.
-        split: "random", "leave_one_out", "temporal" or "given".
+        dataset: a name of the catalogue or the path of a data-set folder; for a click-through model
+            one of labelled rows, as in :func:`inforec.data.load_impressions`.
+        split: "random", "leave_one_out", "temporal" or "given"; of labelled rows "random",
+            "time_ordered" or "given".
         min_rating: ratings below are dropped.
         min_interactions: users with fewer are dropped.
         split_seed: draws the split; kept apart from ``seed`` so that seeds compare on one split.
         model: a name in ``inforec.models.REGISTRY``.
         options: the model's own hyper-parameters, by the names of its ``Config``.
         loss: "softmax" over the whole catalogue, "bpr", "sampled_softmax", "sampled_logistic";
-            "logistic" or "mse" over the whole 0-1 row, for auto-encoders; or "own" for a model
-            whose own terms are a whole objective.
+            "logistic" or "mse" over the whole 0-1 row, for auto-encoders; "logistic", and only
+            that, for a click-through model; or "own" for a model whose own terms are a whole
+            objective.
         alpha: weight of KL(P_u || Q_u) over categories.
         beta: weight of the entropy H(Q_u) over items.
         temperature: divides the scores in Q_u and in the softmax and logistic losses. Under a
@@ -88,7 +98,7 @@ class RunConfig:
         rerank_perplexity: if given, rerankers see each user's law at this perplexity; else at
             ``temperature``.
         candidates: items the reranker may choose from.
-        k: list length K; early stopping watches ndcg@K.
+        k: list length K; early stopping watches ndcg@K, or auc for a click-through model.
         seed: fixes initial weights, batches and negatives.
         device: "auto", "cpu" or "cuda".
         precision: see :class:`inforec.train.FitConfig`.
@@ -131,15 +141,28 @@ class RunConfig:
     def __post_init__(self):
         if not isinstance(self.dataset, str) or not self.dataset:
             raise ValueError(f"dataset={self.dataset!r}: expected a name or a path, as a string")
-        if not Path(self.dataset).is_dir():
-            find(self.dataset)
-        require_choice("split", self.split, ("random", "leave_one_out", "temporal", "given"))
+        require_choice("model", self.model, REGISTRY)
+        if self.clicks:
+            self._check_clicks()
+        elif self.dataset in IMPRESSIONS:
+            raise ValueError(
+                f"dataset={self.dataset!r} with model={self.model!r}: expected a click-through "
+                "model, because this data set holds labelled rows"
+            )
+        else:
+            if not Path(self.dataset).is_dir():
+                find(self.dataset)
+            require_choice("split", self.split, ("random", "leave_one_out", "temporal", "given"))
         require_number("min_rating", self.min_rating)
         require_number("min_interactions", self.min_interactions, at_least=1, integer=True)
         require_number("split_seed", self.split_seed, at_least=0, integer=True)
-        require_choice("model", self.model, REGISTRY)
         self.model_config()
         require_choice("loss", self.loss, LOSSES)
+        if self.clicks and self.loss != "logistic":
+            raise ValueError(
+                f"loss={self.loss!r} with model={self.model!r}: expected 'logistic', because "
+                "click-through models have no other"
+            )
         require_number("alpha", self.alpha, at_least=0)
         require_number("beta", self.beta, at_least=0)
         require_number("temperature", self.temperature, above=0)
@@ -174,7 +197,8 @@ class RunConfig:
                 "model's own terms are no whole objective"
             )
         model = REGISTRY[self.model]
-        if self.loss in ROW_LOSSES and not (model.reconstructs or model.closed_form):
+        rows = self.clicks or model.closed_form or model.reconstructs
+        if self.loss in ROW_LOSSES and not rows:
             known = ", ".join(name for name, m in REGISTRY.items() if m.reconstructs)
             raise ValueError(
                 f"loss={self.loss!r} with model={self.model!r}: expected a model that reconstructs "
@@ -211,6 +235,31 @@ class RunConfig:
         require_choice("precision", self.precision, PRECISIONS)
         self.fit_config()
 
+    @property
+    def clicks(self) -> bool:
+        """Whether the model is one of click-through, for labelled rows."""
+        return issubclass(REGISTRY[self.model], ClickModel)
+
+    def _check_clicks(self) -> None:
+        if not Path(self.dataset).is_dir():
+            require_choice(f"dataset (for model={self.model!r})", self.dataset, IMPRESSIONS)
+        require_choice(f"split (for model={self.model!r})", self.split, SPLITS)
+        if self.alpha or self.beta:
+            raise ValueError(
+                f"alpha={self.alpha!r}, beta={self.beta!r} with model={self.model!r}: expected "
+                "both to be 0, because its law is of one column, whose softmax is the constant 1: "
+                "there is no entropy and no law over categories in it. Train a ranking model with "
+                "these terms, or take Q_u from the scores of all items for a user "
+                "(ClickModel.law) or of an impression list (ItemDistribution.from_logits)"
+            )
+        for name in RANKING_ONLY:
+            default = RunConfig.__dataclass_fields__[name].default
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} with model={self.model!r}: expected the "
+                    f"default {default!r}, because labelled rows have no use for it"
+                )
+
     def model_config(self):
         """The model's own ``Config``, checked."""
         model = REGISTRY[self.model]
@@ -231,7 +280,7 @@ class RunConfig:
             weight_decay=self.weight_decay,
             validate_every=self.validate_every,
             patience=self.patience,
-            monitor=f"ndcg@{self.k}",
+            monitor="auc" if self.clicks else f"ndcg@{self.k}",
             seed=self.seed,
             device=self.device,
             precision=self.precision,
@@ -264,13 +313,19 @@ def run(
             returned, not repeated, and an interrupted one is resumed. The trained weights stay
             beside the record, so that a run which differs in its reranker only trains nothing. None
             keeps nothing.
-        per_user: keep the test metrics USER_METRICS of every user, for paired tests.
+        per_user: keep the test metrics USER_METRICS of every user, for paired tests; not for
+            click-through models.
         callbacks: called with each epoch's entry of the history.
         progress: show a progress bar on stderr.
 
     Returns:
         The record; its lists are with it unless it was found without them (a committed study).
     """
+    if per_user and config.clicks:
+        raise ValueError(
+            f"per_user=True with model={config.model!r}: expected False, because the metrics of "
+            "single users are those of lists"
+        )
     settings = config.to_dict()
     run_id = _results.run_id(settings)
     folder = Path(results) if results is not None else None
@@ -281,7 +336,8 @@ def run(
     if found and (found.users or not per_user):
         return found
 
-    _check_candidates(config, dataset)
+    if not config.clicks:
+        _check_candidates(config, dataset)
     device = choose_device(config.device)
     dataset = dataset.to(device)
     torch.manual_seed(config.seed)
@@ -291,29 +347,21 @@ def run(
     start = time.perf_counter()
     history, commit = _fit(config, model, dataset, folder, callbacks, progress)
     trained = time.perf_counter()
-    metrics, lists = {}, {}
-    for on in ("valid", "test"):
-        lists[on] = _lists(config, model, dataset, on)
-        metrics[on] = evaluate_lists(lists[on], dataset, (config.k,), on)
+    measure = _measure_clicks if config.clicks else _measure
+    measured = measure(config, model, dataset, per_user)
     evaluated = time.perf_counter()
-    users = {}
-    if per_user:
-        of_users = user_metrics(lists["test"], dataset, (config.k,), "test")
-        users = {name: of_users[name].cpu().numpy() for name in _kept(of_users)}
-    law, law_UC = _law(config, model, dataset)
-    arrays = {"top_UK": lists["test"].cpu().numpy()}
+    law, law_UC = {}, None
+    if not config.clicks:
+        law, law_UC = _law(config, model, dataset)
     if law_UC is not None:
-        arrays["law_UC"] = law_UC.cpu().numpy()
+        measured["arrays"]["law_UC"] = law_UC.cpu().numpy()
 
     epochs = sum(entry["epoch"] > 0 for entry in history)
     record = Record(
         config=settings,
         run_id=run_id,
         study=folder.name if folder is not None else "",
-        valid=metrics["valid"],
-        test=metrics["test"],
         law=law,
-        users=users,
         history=history,
         cost={
             "seconds": trained - start,
@@ -324,7 +372,7 @@ def run(
             "epochs": epochs,
         },
         provenance=_results.provenance(device=device, data=dataset.fingerprint, seed=config.seed),
-        arrays=arrays,
+        **measured,
     )
     if commit is not None:
         record.provenance["trained"] = commit
@@ -361,6 +409,26 @@ def trained(config: RunConfig, results: Path | str):
     return model.eval(), dataset
 
 
+def _measure(config: RunConfig, model, dataset, per_user: bool) -> dict:
+    """What a ranking model's lists say, by the names of the record's attributes."""
+    metrics, lists, users = {}, {}, {}
+    for on in ("valid", "test"):
+        lists[on] = _lists(config, model, dataset, on)
+        metrics[on] = evaluate_lists(lists[on], dataset, (config.k,), on)
+    if per_user:
+        of_users = user_metrics(lists["test"], dataset, (config.k,), "test")
+        users = {name: of_users[name].cpu().numpy() for name in _kept(of_users)}
+    return {**metrics, "users": users, "arrays": {"top_UK": lists["test"].cpu().numpy()}}
+
+
+def _measure_clicks(config: RunConfig, model, dataset, per_user: bool) -> dict:
+    """What a click-through model's predictions say, by the names of the record's attributes."""
+    valid, _ = evaluate_clicks(model, dataset.valid)
+    test, logit_E = evaluate_clicks(model, dataset.test)
+    arrays = {"logit_E": logit_E.cpu().numpy(), "label_E": dataset.test.label.cpu().numpy()}
+    return {"valid": valid, "test": test, "users": {}, "arrays": arrays}
+
+
 def _kept(values: Mapping) -> list[str]:
     return [name for name in values if name.split("@")[0] in USER_METRICS]
 
@@ -386,13 +454,19 @@ def _fit(
             progress=progress,
         ),
         regularizers=_regularizers(config, dataset),
-        validate=lambda model: evaluate(model, dataset, (config.k,), "valid")[0],
+        validate=_validation(config, dataset),
         callbacks=callbacks,
     )
     if folder is not None and not model.closed_form:
         state = {"key": key, "model": model.state_dict(), "commit": _results.commit()}
         _results.save_tensors(state, folder / f"{training_id}.weights")
     return history, None
+
+
+def _validation(config: RunConfig, dataset) -> Callable:
+    if config.clicks:
+        return lambda model: evaluate_clicks(model, dataset.valid)[0]
+    return lambda model: evaluate(model, dataset, (config.k,), "valid")[0]
 
 
 def _training(config: RunConfig, dataset) -> tuple[str, str]:
@@ -434,6 +508,11 @@ _results = results  # the argument of run() has the same name
 
 
 def _load(config: RunConfig):
+    if config.clicks:
+        history = getattr(config.model_config(), "history", 0)
+        return data.load_impressions(
+            config.dataset, split=config.split, seed=config.split_seed, history=history
+        )
     return data.load(
         config.dataset,
         split=config.split,
@@ -444,6 +523,8 @@ def _load(config: RunConfig):
 
 
 def _batches(config: RunConfig, dataset):
+    if config.clicks:
+        return ImpressionBatches(dataset.train, config.batch_size, config.seed)
     if config.loss in ("softmax", "own", *ROW_LOSSES):
         return UserBatches(dataset.train, config.batch_size, config.seed)
     return PairBatches(
@@ -464,6 +545,11 @@ def _objective(config: RunConfig, dataset) -> Objective:
             law = rerank.tilted(law, interest_BC, dataset.category_NC, alpha=alpha)
         return losses.softmax(law, output.target)
 
+    def logistic(output, batch):
+        if config.clicks:
+            return losses.binary_cross_entropy(output.logits, batch.target)
+        return losses.logistic(output.query / config.temperature, output.item, output.target)
+
     functions = {
         "softmax": softmax,
         "bpr": lambda output, batch: losses.bpr(output.logits[:, 0], output.logits[:, 1:]),
@@ -473,9 +559,7 @@ def _objective(config: RunConfig, dataset) -> Objective:
         "sampled_logistic": lambda output, batch: losses.sampled_logistic(
             output.logits / config.temperature
         ),
-        "logistic": lambda output, batch: losses.logistic(
-            output.query / config.temperature, output.item, output.target
-        ),
+        "logistic": logistic,
         "mse": lambda output, batch: losses.mse(output.query, output.item, output.target),
         "own": lambda output, batch: batch.user.new_zeros((), dtype=torch.float32),
     }

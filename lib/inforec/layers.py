@@ -1,15 +1,20 @@
 """Small parts that several models share.
 
-Shape letters: B rows, T places of a padded item table, N items, D embedding size, H hidden units.
+Shape letters: B rows, T places of a padded table, N items, D embedding size, H hidden units; in
+click-through models F fields, V all values of all fields, P pairs of fields, X all pairs of values
+of a row, W weights of cross-products.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inforec.types import PAD
+from inforec.types import PAD, Impressions
 
 
 def multi_hot(history_BT: Tensor, num_items: int) -> Tensor:
@@ -64,3 +69,143 @@ def start_dense(model: nn.Module) -> None:
             nn.init.xavier_uniform_(parameter)
         else:
             nn.init.trunc_normal_(parameter, std=0.001, a=-0.002, b=0.002)
+
+
+def take_rows(table_VD: Tensor, index: Tensor) -> Tensor:
+    """``table_VD[index]``, for many rows of a small table.
+
+    On a CPU the gradient of F.embedding, which sums row by row, takes four times as long as that of
+    index_select; on CUDA that of index_select has no fixed order of summation.
+    """
+    if table_VD.is_cuda:
+        return F.embedding(index, table_VD)
+    return table_VD.index_select(0, index.flatten()).view(*index.shape, -1)
+
+
+class FieldEmbedding(nn.Module):
+    """A vector for each value of each field: fields -> (B, F, D).
+
+    A row's several values of one field count as their mean; of none, as zeros. What training never
+    saw (number 0) starts as zeros and gets no gradient from training rows: it says nothing.
+
+    Args:
+        train: the training impressions, for the fields and their sizes.
+        dim: D.
+        std: of the initial values.
+
+    Attributes:
+        names: the F fields in the order of the output, those with several values last.
+        sizes: how many values each of them has.
+    """
+
+    def __init__(self, train: Impressions, dim: int, std: float = 0.01):
+        super().__init__()
+        self.names = sorted(train.fields, key=lambda name: train.fields[name].ndim)
+        self.sizes = [train.sizes[name] for name in self.names]
+        self.num_single = sum(tensor.ndim == 1 for tensor in train.fields.values())
+        first_F = torch.tensor([0, *self.sizes]).cumsum(0)[:-1]
+        self.register_buffer("first_F", first_F, persistent=False)
+        self.value_VD = nn.Parameter(torch.randn(sum(self.sizes), dim) * std)
+        with torch.no_grad():
+            self.value_VD[first_F] = 0.0
+
+    def forward(self, fields: Mapping[str, Tensor]) -> Tensor:
+        single, several = self.names[: self.num_single], self.names[self.num_single :]
+        index_BF = torch.stack([fields[name] for name in single], 1) + self.first_F[: len(single)]
+        parts = [take_rows(self.value_VD, index_BF)]
+        for number, name in enumerate(several, start=len(single)):
+            parts.append(self._mean(fields[name], self.first_F[number])[:, None])
+        return torch.cat(parts, 1)
+
+    def of(self, name: str, index: Tensor) -> Tensor:
+        """The vectors of these values of one field, one each; zeros for -1."""
+        place = index.clamp(min=0) + self.first_F[self.names.index(name)]
+        return take_rows(self.value_VD, place) * (index != PAD)[..., None]
+
+    def places(self, fields: Mapping[str, Tensor]) -> Tensor:
+        """(X,) the rows of the table that these fields read, one for each value of each row."""
+        read = [(fields[name], first) for name, first in zip(self.names, self.first_F, strict=True)]
+        return torch.cat([index[index != PAD] + first for index, first in read])
+
+    def _mean(self, index_BT: Tensor, first: Tensor) -> Tensor:
+        there_BT1 = (index_BT != PAD)[..., None]
+        value_BTD = take_rows(self.value_VD, index_BT.clamp(min=0) + first) * there_BT1
+        return value_BTD.sum(1) / there_BT1.sum(1).clamp(min=1)
+
+
+class LinearTerm(nn.Module):
+    """The first-order term: fields -> (B,) a bias and one weight for each value, summed."""
+
+    def __init__(self, train: Impressions):
+        super().__init__()
+        self.weight = FieldEmbedding(train, 1, std=0.0)
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, fields: Mapping[str, Tensor]) -> Tensor:
+        return self.bias + self.weight(fields).sum((1, 2))
+
+
+class CrossProducts(nn.Module):
+    """One weight for each pair of values of two fields that are there together: fields -> (B,).
+
+    The weights of a row's pairs of fields are summed; where a field has several values, its pairs
+    count as their mean. A pair with a value that training never saw counts 0.
+
+    Args:
+        train: the training impressions, for the sizes of the fields.
+        pairs: the names of the P pairs of fields.
+        buckets: how many weights all pairs share, by a hash of the pair; 0 gives each its own.
+    """
+
+    def __init__(self, train: Impressions, pairs: Sequence[tuple[str, str]], buckets: int = 0):
+        super().__init__()
+        self.pairs, self.sizes, self.buckets = list(pairs), dict(train.sizes), buckets
+        sizes = [train.sizes[a] * train.sizes[b] for a, b in self.pairs]
+        self.first = [sum(sizes[:number]) for number in range(len(sizes))]
+        self.weight_W1 = nn.Parameter(torch.zeros(buckets or sum(sizes), 1))
+
+    def forward(self, fields: Mapping[str, Tensor]) -> Tensor:
+        columns = {name: x if x.ndim == 2 else x[:, None] for name, x in fields.items()}
+        places, shares = [], []
+        for first, (a, b) in zip(self.first, self.pairs, strict=True):
+            a_BT, b_BT = columns[a][:, :, None], columns[b][:, None, :]
+            there_BT = ((a_BT != PAD) & (b_BT != PAD)).flatten(1)
+            known_BT = ((a_BT > 0) & (b_BT > 0)).flatten(1)
+            key_BT = (first + a_BT * self.sizes[b] + b_BT).flatten(1)
+            places.append(self.place(key_BT) * known_BT)
+            shares.append(known_BT / there_BT.sum(1, keepdim=True).clamp(min=1))
+        # One look-up for all pairs: each has a gradient as large as the table.
+        weight_BX = take_rows(self.weight_W1, torch.cat(places, 1))[..., 0]
+        return (weight_BX * torch.cat(shares, 1)).sum(1)
+
+    def place(self, key: Tensor) -> Tensor:
+        """Where the weight of a pair lies: its own place, or the bucket of its hash."""
+        if not self.buckets:
+            return key
+        # Knuth's multiplicative hash with 2**64 / golden ratio: the middle bits are well mixed.
+        return ((key * -7046029254386353131) >> 32 & 0x7FFFFFFF) % self.buckets
+
+
+def interaction(vector_BFD: Tensor) -> Tensor:
+    """(B, D): the sum over pairs f < g of the products of coordinates, in O(F D) steps.
+
+        sum over f < g of e_f * e_g = ((sum over f of e_f)^2 - sum over f of e_f^2) / 2
+
+    Rendle (2010), lemma 3.1; its sum over D is the second-order term of a factorisation machine.
+    """
+    return (vector_BFD.sum(1).square() - vector_BFD.square().sum(1)) / 2
+
+
+def mlp(
+    inputs: int,
+    hidden: int,
+    layers: int,
+    dropout: float,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+) -> nn.Sequential:
+    """``layers`` of ``hidden`` units with dropout behind each, then one linear output."""
+    sizes = [inputs, *[hidden] * layers]
+    parts = []
+    for before, after in pairwise(sizes):
+        parts += [nn.Linear(before, after), activation(), nn.Dropout(dropout)]
+    return nn.Sequential(*parts, nn.Linear(sizes[-1], 1))

@@ -125,6 +125,16 @@ def sampled_logistic(logits_BK: Tensor) -> Tensor:
     return (F.softplus(-logits_BK[:, 0]) + F.softplus(logits_BK[:, 1:]).sum(1)).mean()
 
 
+def binary_cross_entropy(logit: Tensor, label: Tensor) -> Tensor:
+    """Logistic loss of labels: mean of -log sigmoid(s) where one is 1, -log sigmoid(-s) where 0.
+
+    Args:
+        logit: of any shape.
+        label: the same shape; a label between 0 and 1 mixes the two.
+    """
+    return F.binary_cross_entropy_with_logits(logit, label)
+
+
 def info_nce(
     query_BD: Tensor,
     key_BD: Tensor,

@@ -47,8 +47,9 @@ class Record:
             seconds_evaluation, peak_memory_mib (on the CPU: of the process), parameters, epochs.
         provenance: commit, dirty, date, versions, device, threads, data hash, seed; ``trained``,
             the commit at which the weights were trained, where they were found.
-        arrays: ``top_UK``, the lists on the test split, and ``law_UC``, Q_u over categories. They
-            are kept in a file beside the record, which is not committed.
+        arrays: ``top_UK``, the lists on the test split, and ``law_UC``, Q_u over categories; of a
+            click-through model ``logit_E`` and ``label_E`` of the test split. They are kept in a
+            file beside the record, which is not committed.
         found: whether the record was found rather than made by this call.
     """
 
@@ -72,6 +73,11 @@ class Record:
         Raises:
             ValueError: if the record came without its lists.
         """
+        if self.arrays is not None and "top_UK" not in self.arrays:
+            raise ValueError(
+                f"run {self.run_id} of {self.config['model']!r} makes no lists: expected a run of "
+                "a model that ranks items"
+            )
         if self.arrays is None:
             raise ValueError(
                 f"the lists of run {self.run_id} are not stored beside its record: "
@@ -222,6 +228,15 @@ NAMES = {
     "dae": "DAE",
     "cdae": "CDAE",
     "multvae": "Mult-VAE",
+    "lr": "LR",
+    "poly2": "Poly2",
+    "fm": "FM",
+    "ffm": "FFM",
+    "nfm": "NFM",
+    "widedeep": "Wide & Deep",
+    "deepfm": "DeepFM",
+    "din": "DIN",
+    "bst": "BST",
     "implicit-als": "implicit ALS",
 }
 

@@ -2,12 +2,13 @@
 
 Query, Batch and Output are not frozen only because Fabric copies them field by field.
 
-Shape letters: B rows of a batch, U users, N items, E interactions, K candidates, T longest history,
-D embedding size.
+Shape letters: B rows of a batch, U users, N items, E interactions or impressions, K candidates,
+T longest history or most values of a field, D embedding size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -86,6 +87,61 @@ class Interactions:
         return table
 
 
+@dataclass(frozen=True)
+class Impressions:
+    """What was shown to whom and what came of it: one split of a click-through data set.
+
+    Args:
+        user: (E,) int64, which rows belong to one user, whatever the vocabularies know.
+        fields: by name (E,) int64, or (E, T) padded with -1 where a row has several values. Numbers
+            count from 1 in the field's vocabulary; 0 stands for what training never saw.
+        label: (E,) float32, 1 or 0.
+        sizes: by name how many numbers a field has, 0 included.
+        history: (E, T) int64, numbers of the field "item": what the user liked earlier, oldest
+            first, padded with -1; None where not asked for.
+    """
+
+    user: Tensor
+    fields: Mapping[str, Tensor]
+    label: Tensor
+    sizes: Mapping[str, int]
+    history: Tensor | None = None
+
+    def __post_init__(self):
+        assert set(self.fields) == set(self.sizes)
+        assert all(len(tensor) == len(self.label) for tensor in (self.user, *self.fields.values()))
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def to(self, device) -> Impressions:
+        return replace(
+            self,
+            user=self.user.to(device),
+            fields={name: tensor.to(device) for name, tensor in self.fields.items()},
+            label=self.label.to(device),
+            history=None if self.history is None else self.history.to(device),
+        )
+
+    def require_history(self, length: int) -> None:
+        """Raise ValueError unless each row carries ``length`` liked items and has an item."""
+        carried = None if self.history is None else self.history.shape[1]
+        if carried != length or "item" not in self.fields:
+            raise ValueError(
+                f"history={length!r}: expected impressions that carry as many liked items a row, "
+                f"found {carried}: load_impressions(.., history={length}) makes them"
+            )
+
+    def rows(self, index: Tensor | slice) -> Batch:
+        """The rows at ``index`` as a batch."""
+        return Batch(
+            self.user[index],
+            None if self.history is None else self.history[index],
+            target=self.label[index],
+            fields={name: tensor[index] for name, tensor in self.fields.items()},
+        )
+
+
 @dataclass
 class Query:
     """Whom to recommend to.
@@ -108,7 +164,8 @@ class Batch(Query):
         target: (B,) int64, the column of the positive among ``items``, or its item index where
             ``items`` is None; other shapes where a model family says so.
         log_q: (B, K) float, the log-probability with which each candidate was drawn, in nats.
-        fields: context features by name.
+        fields: by name what a click-through model reads, as in :class:`Impressions`; ``target`` is
+            then the (B,) labels.
         triples: (B, 3) int64, knowledge-graph triples.
     """
 
@@ -134,7 +191,8 @@ class Output:
     """What a model says about a batch: logits, never probabilities.
 
     Args:
-        logits: (B, K) scores of ``Batch.items``, or (B, N); None where only the law is needed.
+        logits: (B, K) scores of ``Batch.items``, or (B, N), or (B,) one of each row with the law
+            "bernoulli"; None where only the law is needed.
         distribution: Q_u over the whole catalogue at temperature 1, or None.
         target: as in :class:`Batch`.
         law: "categorical" (one choice among the columns) or "bernoulli" (each column by itself).

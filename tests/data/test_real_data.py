@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from inforec.data import load
+from inforec.data import load, load_impressions
 from inforec.data.catalog import CATALOG
 from inforec.data.fetch import fetch
 
@@ -110,6 +110,34 @@ def test_published_splits(name, tmp_path, monkeypatch):
     assert len(dataset.train) + len(dataset.valid) == counts["train"]
     expected = "genres" if "genres" in CATALOG[name].side else "popularity strata"
     assert dataset.category_kind == expected
+
+
+@pytest.mark.data
+def test_movielens_1m_as_labelled_rows(tmp_path, monkeypatch):
+    """RecBole's benchmark has seven fields and 739,012 rows of it."""
+    _local("ml-1m")
+    monkeypatch.setenv("INFOREC_CACHE", str(tmp_path))
+    for name, split in (("ml-1m-ctr", "random"), ("ml-1m-ctr-time", "time_ordered")):
+        clicks = load_impressions(name, split=split)
+        parts = (clicks.train, clicks.valid, clicks.test)
+        assert sum(map(len, parts)) == 739_012
+        assert sum(int(part.label.sum()) for part in parts) == 348_971 + 226_310  # 4 and 5
+        fields = ["user", "item", "gender", "age", "occupation", "year", "genre"]
+        fields += ["rated_before"] if name.endswith("time") else []
+        assert list(clicks.train.fields) == fields
+        assert clicks.vocabulary["genre"][0] == "Action" and clicks.train.sizes["genre"] == 19
+        assert len(clicks.test) == (73_901 if split == "random" else 73_922)
+
+
+@pytest.mark.data
+def test_frappe_as_labelled_rows(tmp_path, monkeypatch):
+    _local("ctr-frappe")
+    monkeypatch.setenv("INFOREC_CACHE", str(tmp_path))
+    clicks = load_impressions("ctr-frappe", split="given")
+    assert len(clicks.train) + len(clicks.valid) == 57_722 and len(clicks.test) == 28_860
+    assert len(clicks.train.fields) == 10 and "city" in clicks.train.fields
+    with pytest.raises(ValueError, match="labelled rows"):
+        load("ctr-frappe", split="given")
 
 
 @pytest.mark.data

@@ -123,6 +123,41 @@ def _sequences(name, title, licence, files, counts, text, **more):
 
 _ENTRIES = (
     Entry(
+        name="ctr-frappe",
+        title="Frappe, app usage in context, labelled rows",
+        description=(
+            "Which app a person used, with time of day, weekday, weather, place and more; two "
+            "sampled negatives a positive. Two of the three files of NFM and AFM: their validation "
+            "file is the training data here, as their training file was not to be had."
+        ),
+        licence="L. Baltrunas et al. (2015): research use.",
+        publisher="https://github.com/hexiangnan/neural_factorization_machine",
+        sources=(
+            Source(
+                "local",
+                "labelled",
+                {
+                    "labelled_validation.parquet": (
+                        "6b91d595ec013ed941a90501e445f11fdff8674747dd258bf93b34ccd10b99cc"
+                    ),
+                    "labelled_test.parquet": (
+                        "5561f5c7ccd0a12cbfad799201862a40bda081570395923a13ca49d0bd2db0d9"
+                    ),
+                },
+            ),
+        ),
+        counts={
+            "users": 913,
+            "items": 4082,
+            "interactions": 86_582,
+            "train": 57_722,
+            "test": 28_860,
+        },
+        splits=("labelled rows",),
+        side=("context",),
+        notes=("Read by load_impressions, not by load.",),
+    ),
+    Entry(
         name="ml-100k",
         title="MovieLens-100K with a Freebase knowledge graph",
         description=(

@@ -513,6 +513,11 @@ def _read_interactions(folder: Path) -> _Rows:
     _require_same_columns(tables, tuple(optional))
     for which, path in paths.items():
         table = tables[path]
+        if "label" in table.column_names:
+            raise ValueError(
+                f"{path}: column 'label' makes these labelled rows; expected interactions "
+                "(inforec.data.load_impressions reads labelled rows)"
+            )
         for name in ("user", "item"):
             values = _ids(path, table, name)
             if columns[name] and columns[name][0].type != values.type:

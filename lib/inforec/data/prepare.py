@@ -245,6 +245,16 @@ def attributed_sequences(folder: Path) -> Tables:
     }
 
 
+def labelled(folder: Path) -> Tables:
+    """Local folder with labelled_validation and labelled_test: the first is what there is to train
+    on, as the training file of that split was not to be had."""
+    tables = {}
+    for name, file in (("train", "labelled_validation"), ("test", "labelled_test")):
+        table = pq.read_table(folder / f"{file}.parquet")
+        tables[name] = _columns(table, **{column: column for column in table.column_names})
+    return tables
+
+
 ADAPTERS: dict[str, Callable[[Path], Tables]] = {
     adapter.__name__: adapter
     for adapter in (
@@ -255,6 +265,7 @@ ADAPTERS: dict[str, Callable[[Path], Tables]] = {
         movielens_1m_grouplens,
         given_split,
         attributed_sequences,
+        labelled,
     )
 }
 

@@ -13,14 +13,14 @@ TRAIN, VALID, TEST = 0, 1, 2
 NAMES = ("random", "leave_one_out", "temporal", "given")
 
 
-def _rank(user, *keys):
+def rank(user, *keys):
     """(E,) place of each row among its user's, 0 first, ordered by the keys, the first foremost."""
     order = np.lexsort((*reversed(keys), user))
     counts = np.bincount(user)
     first = np.cumsum(counts) - counts
-    rank = np.empty(len(user), np.int64)
-    rank[order] = np.arange(len(user)) - first[user[order]]
-    return rank
+    place = np.empty(len(user), np.int64)
+    place[order] = np.arange(len(user)) - first[user[order]]
+    return place
 
 
 def _tenth(n):
@@ -34,9 +34,9 @@ def random(user, seed: int):
     A user with fewer than three interactions keeps them all for training.
     """
     n = np.bincount(user)[user]
-    rank = _rank(user, np.random.PCG64(seed).random_raw(len(user)))
+    place = rank(user, np.random.PCG64(seed).random_raw(len(user)))
     share = np.where(n >= 3, _tenth(n), 0)
-    return np.select([rank < share, rank < 2 * share], [TEST, VALID], TRAIN)
+    return np.select([place < share, place < 2 * share], [TEST, VALID], TRAIN)
 
 
 def leave_one_out(user, item, time):
@@ -46,7 +46,7 @@ def leave_one_out(user, item, time):
     all for training.
     """
     n = np.bincount(user)[user]
-    left = n - 1 - _rank(user, time, item)
+    left = n - 1 - rank(user, time, item)
     return np.where(n >= 3, np.select([left == 0, left == 1], [TEST, VALID], TRAIN), TRAIN)
 
 
@@ -69,8 +69,36 @@ def hold_out(user, part, seed: int):
     rows = np.flatnonzero(part == TRAIN)
     user = user[rows]
     n = np.bincount(user)[user]
-    rank = _rank(user, np.random.PCG64(seed).random_raw(len(rows)))
-    part[rows[(n >= 2) & (rank < _tenth(n))]] = VALID
+    place = rank(user, np.random.PCG64(seed).random_raw(len(rows)))
+    part[rows[(n >= 2) & (place < _tenth(n))]] = VALID
+    return part
+
+
+def shuffled(num_rows: int, seed: int):
+    """Of all rows, whoever they belong to, 10 % test, 10 % validation (rounded down), the rest
+    training."""
+    place = rank(np.zeros(num_rows, np.int64), np.random.PCG64(seed).random_raw(num_rows))
+    share = num_rows // 10
+    return np.select([place < share, place < 2 * share], [TEST, VALID], TRAIN)
+
+
+def time_ordered(user, time):
+    """Within each user the last 10 % test, the 10 % before validation (each rounded, at least one).
+
+    A user with fewer than three rows keeps them all for training; equal times stand in the order of
+    the rows.
+    """
+    n = np.bincount(user)[user]
+    left = n - 1 - rank(user, time)
+    share = np.where(n >= 3, _tenth(n), 0)
+    return np.select([left < share, left < 2 * share], [TEST, VALID], TRAIN)
+
+
+def hold_out_rows(part, seed: int):
+    """A given split without validation: 10 % of all training rows (rounded down) become it."""
+    part = part.copy()
+    rows = np.flatnonzero(part == TRAIN)
+    part[rows[shuffled(len(rows), seed) == TEST]] = VALID
     return part
 
 

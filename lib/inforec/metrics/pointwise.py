@@ -2,7 +2,7 @@
 
 Click metrics take logits, never probabilities, and say so in the name of the argument.
 
-Shape letters: E predictions.
+Shape letters: E predictions, U users, L levels (equal logits of one user).
 """
 
 from __future__ import annotations
@@ -35,14 +35,26 @@ def gauc(logit_E: Tensor, label_E: Tensor, user_E: Tensor) -> float:
     Zhou et al. (2018), Deep Interest Network. Users with one class only are left out;
     NaN if that leaves nobody.
     """
-    total, weight = 0.0, 0
-    order = user_E.argsort(stable=True)
-    sizes = user_E[order].unique_consecutive(return_counts=True)[1].tolist()
-    for logit, label in zip(logit_E[order].split(sizes), label_E[order].split(sizes), strict=True):
-        value = auc(logit, label)
-        if not math.isnan(value):
-            total, weight = total + value * len(logit), weight + len(logit)
-    return total / weight if weight else math.nan
+    order = logit_E.argsort(stable=True)
+    order = order[user_E[order].argsort(stable=True)]  # by user, then by logit
+    logit_E, positive_E = logit_E[order], (label_E > 0)[order].double()
+    user_E, size_U = user_E[order].unique_consecutive(return_inverse=True, return_counts=True)[1:]
+    # Mid-ranks within the user: equal logits of one user share the middle of their places.
+    starts_E = torch.ones_like(user_E, dtype=torch.bool)
+    starts_E[1:] = (user_E[1:] != user_E[:-1]) | (logit_E[1:] != logit_E[:-1])
+    level_E = starts_E.cumsum(0) - 1
+    count_L = torch.bincount(level_E)
+    middle_L = count_L.cumsum(0).double() - (count_L - 1) / 2
+    rank_E = middle_L[level_E] - (size_U.cumsum(0) - size_U)[user_E]
+    num_U = torch.zeros_like(size_U, dtype=torch.float64)
+    positive_U, rank_U = (
+        num_U.index_add(0, user_E, value_E) for value_E in (positive_E, rank_E * positive_E)
+    )
+    pairs_U = positive_U * (size_U - positive_U)
+    auc_U = (rank_U - positive_U * (positive_U + 1) / 2) / pairs_U
+    kept_U = pairs_U > 0
+    weight = float(size_U[kept_U].sum())
+    return float((auc_U * size_U)[kept_U].sum()) / weight if weight else math.nan
 
 
 def logloss(logit_E: Tensor, label_E: Tensor) -> float:

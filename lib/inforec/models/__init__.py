@@ -3,11 +3,20 @@
 from inforec.models.autoencoder.cdae import CDAE
 from inforec.models.autoencoder.dae import DAE
 from inforec.models.autoencoder.multvae import MultVAE
-from inforec.models.base import DotProduct, Ranker, Recommender
+from inforec.models.base import ClickModel, DotProduct, Ranker, Recommender
 from inforec.models.collaborative.ease import EASE
 from inforec.models.collaborative.itemknn import ItemKNN
 from inforec.models.collaborative.mf import MF
 from inforec.models.collaborative.popularity import Popularity
+from inforec.models.context.bst import BST
+from inforec.models.context.deepfm import DeepFM
+from inforec.models.context.din import DIN
+from inforec.models.context.ffm import FFM
+from inforec.models.context.fm import FM
+from inforec.models.context.lr import LR
+from inforec.models.context.nfm import NFM
+from inforec.models.context.poly2 import Poly2
+from inforec.models.context.widedeep import WideDeep
 from inforec.models.contrastive.cgi import CGI
 from inforec.models.contrastive.directau import DirectAU
 from inforec.models.contrastive.sgl import SGL
@@ -35,6 +44,16 @@ REGISTRY: dict[str, type[Recommender]] = {
     "dae": DAE,
     "cdae": CDAE,
     "multvae": MultVAE,
+    # context: one logit for each row of fields
+    "lr": LR,
+    "poly2": Poly2,
+    "fm": FM,
+    "ffm": FFM,
+    "nfm": NFM,
+    "widedeep": WideDeep,
+    "deepfm": DeepFM,
+    "din": DIN,
+    "bst": BST,
 }
 
-__all__ = ["REGISTRY", "DotProduct", "Ranker", "Recommender"]
+__all__ = ["REGISTRY", "ClickModel", "DotProduct", "Ranker", "Recommender"]

@@ -4,14 +4,19 @@ Recommender   forward(batch) -> Output
 Ranker        + score(query) -> (B, N)
 DotProduct    write only embed(query) -> ((B, D), (N, D)); forward and score are inherited
 
-A model is built from the training interactions and its own frozen ``Config``; it never reads files,
-trains itself, or knows how it is evaluated.
+and, beside the rankers, one for labelled rows:
 
-Shape letters: B rows, K candidates, N items, D embedding size.
+ClickModel    write only logit(batch) -> (B,); forward and law are inherited
+
+A model is built from the training interactions (or impressions) and its own frozen ``Config``; it
+never reads files, trains itself, or knows how it is evaluated.
+
+Shape letters: B rows, K candidates, N items, D embedding size, T values of a field, X = B N.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inforec.distribution import ItemDistribution
-from inforec.types import Batch, Interactions, Output, Query
+from inforec.types import Batch, Impressions, Interactions, Output, Query
 
 
 class Recommender(nn.Module):
@@ -41,10 +46,9 @@ class Recommender(nn.Module):
     class Config:
         """A model's hyper-parameters; each model defines its own and rejects bad values."""
 
-    def __init__(self, train: Interactions, config: Config | None = None):
+    def __init__(self, train: Interactions | Impressions, config: Config | None = None):
         super().__init__()
         self.config = config if config is not None else self.Config()
-        self.num_users, self.num_items = train.num_users, train.num_items
 
     def forward(self, batch: Batch) -> Output:
         raise NotImplementedError(f"{type(self).__name__} must define forward(batch)")
@@ -58,6 +62,10 @@ class Recommender(nn.Module):
 
 class Ranker(Recommender):
     """A recommender that can score every item for a user."""
+
+    def __init__(self, train: Interactions, config: Recommender.Config | None = None):
+        super().__init__(train, config)
+        self.num_users, self.num_items = train.num_users, train.num_items
 
     def score(self, query: Query) -> Tensor:
         """(B, N) logits of all items."""
@@ -106,3 +114,39 @@ class DotProduct(Ranker):
             query=query_BD,
             item=item_ND,
         )
+
+
+class ClickModel(Recommender):
+    """A recommender that says, for each row of fields by itself, how likely its label is 1.
+
+    Its output is one logit a row, and its law is Bernoulli: there is no distribution over items in
+    it, and a softmax over its one column is the constant 1, with entropy 0 whatever the weights.
+    Q_u is there where several items are scored for one user: over the whole catalogue by
+    :meth:`law`, over the K items of one impression list by
+    ``ItemDistribution.from_logits(logit_BK, complete=False)``.
+    """
+
+    def logit(self, batch: Batch) -> Tensor:
+        """(B,) the log-odds of label 1, from ``batch.fields`` (and ``batch.history``)."""
+        raise NotImplementedError(f"{type(self).__name__} must define logit(batch)")
+
+    def forward(self, batch: Batch) -> Output:
+        return Output(self.logit(batch), target=batch.target, law="bernoulli", complete=False)
+
+    def law(self, query: Batch, item_fields: Mapping[str, Tensor]) -> ItemDistribution:
+        """Q_u over a catalogue: the softmax of the logits of every item for every query.
+
+        Args:
+            query: B rows with the fields of the user and of the moment, and the history.
+            item_fields: the fields of the N items, by name, (N,) or (N, T) each.
+        """
+        num_rows, num_items = len(query.user), len(next(iter(item_fields.values())))
+
+        def each(tensor):
+            return None if tensor is None else tensor.repeat_interleave(num_items, dim=0)
+
+        fields = {name: each(tensor) for name, tensor in query.fields.items()}
+        for name, tensor in item_fields.items():
+            fields[name] = tensor.repeat(num_rows, *[1] * (tensor.ndim - 1))
+        logit_X = self.logit(Batch(each(query.user), each(query.history), fields=fields))
+        return ItemDistribution.from_logits(logit_X.view(num_rows, num_items))

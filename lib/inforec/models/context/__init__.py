@@ -1,0 +1,1 @@
+"""Click-through models: one logit for each row of fields."""
