@@ -767,7 +767,7 @@ def test_the_entropy_of_one_column_is_zero_whatever_the_logit():
         ({"reranker": "steck"}, "reranker='steck' with model='fm': expected the default 'none'"),
         ({"layer_alpha": 0.1}, "layer_alpha=0.1 with model='fm'"),
         ({"k": 5}, "k=5 with model='fm'"),
-        ({"model": "mf"}, "loss='logistic' with model='mf': expected another loss"),
+        ({"model": "mf"}, "loss='logistic' with model='mf': expected a model that reconstructs"),
         (
             {"model": "mf", "loss": "bpr", "dataset": "ml-1m-ctr"},
             "dataset='ml-1m-ctr' with model='mf': expected a click-through model",
