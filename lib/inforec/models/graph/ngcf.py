@@ -48,6 +48,9 @@ class NGCF(LightGCN):
        has it on the batch's final vectors; the loss is chosen outside.
     """
 
+    builds_on = "lightgcn"
+    adds = "messages that know both ends, transforms, LeakyReLU"
+
     @dataclass(frozen=True)
     class Config(LightGCN.Config):
         """What NGCF needs to know, besides LightGCN's options.
