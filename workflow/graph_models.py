@@ -2,8 +2,8 @@
 
     python workflow/graph_models.py [--jobs 2]
 
-On ml-100k NGCF loses one piece after another (PIECES) until it is LightGCN; and, beside this ladder,
-the whole NGCF has the mean of its layers (MEAN). Every rung has the same budget: the learning rates
+On ml-100k NGCF loses one piece after another (PIECES) until it is LightGCN; and, beside this, the
+whole NGCF has the mean of its layers (MEAN). Every rung has the same budget: the learning rates
 RATES with the first seed, of which validation ndcg@20 chooses one, and that one with every seed.
 Everything else is fixed (BASE). NGCF is also trained with the terms (TERMS), and the class LightGCN
 once, at the setting of the last rung. The records go to graph-models.

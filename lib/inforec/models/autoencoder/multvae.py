@@ -43,7 +43,7 @@ class MultVAE(DotProduct):
     """
 
     builds_on = "dae"
-    adds = "a Gaussian code, whose rate is a term of the loss"
+    adds = "a Gaussian code, with its rate in the loss"
     reconstructs = True
 
     @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class BST(ClickModel):
     """
 
     builds_on = "din"
-    adds = "history and item attend to one another, with places"
+    adds = "history and item attend to one another"
 
     @dataclass(frozen=True)
     class Config:

@@ -58,7 +58,7 @@ class DIN(ClickModel):
     """
 
     builds_on = "widedeep"
-    adds = "no wide part; the history, weighted by the item shown"
+    adds = "the history, weighted by the item shown"
 
     @dataclass(frozen=True)
     class Config:

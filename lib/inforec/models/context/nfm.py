@@ -32,7 +32,7 @@ class NFM(ClickModel):
     """
 
     builds_on = "fm"
-    adds = "an MLP reads the products before they are summed"
+    adds = "an MLP on the sum of the pairs' products"
 
     @dataclass(frozen=True)
     class Config:

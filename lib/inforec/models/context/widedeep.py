@@ -33,7 +33,7 @@ class WideDeep(ClickModel):
     """
 
     builds_on = "poly2"
-    adds = "an MLP on vectors; only chosen pairs have weights"
+    adds = "an MLP on vectors; only chosen pairs"
 
     @dataclass(frozen=True)
     class Config:

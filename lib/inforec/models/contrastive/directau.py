@@ -40,7 +40,7 @@ class DirectAU(LightGCN):
     """
 
     builds_on = "lightgcn"
-    adds = "no negatives: alignment and uniformity are the loss"
+    adds = "alignment and uniformity, no negatives"
     own_loss = True
 
     @dataclass(frozen=True)

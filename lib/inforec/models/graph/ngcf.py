@@ -49,7 +49,7 @@ class NGCF(LightGCN):
     """
 
     builds_on = "lightgcn"
-    adds = "messages that know both ends, transforms, LeakyReLU"
+    adds = "affinity messages, transforms, LeakyReLU"
 
     @dataclass(frozen=True)
     class Config(LightGCN.Config):
