@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import nbformat
 import pytest
 
 from inforec import results
+from inforec.experiment import LOSSES
 from inforec.models import REGISTRY
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "exp.ipynb"
@@ -93,6 +95,8 @@ def test_parameters_are_typed_and_explained():
     (models,) = (line for line in cell.source.splitlines() if line.startswith("model: "))
     examples = models.split("  # ")[1].removesuffix(": all are in inforec.models.REGISTRY")
     assert set(examples.split(", ")) <= set(REGISTRY)
+    (known,) = (line for line in cell.source.splitlines() if line.startswith("loss: "))
+    assert set(re.findall(r"\w+", known.split("  # ")[1])) - {"or"} == set(LOSSES)
 
 
 def test_stored_outputs_are_whole_and_the_numbers_are_compared():

@@ -2,11 +2,11 @@
 
     python workflow/graph_models.py [--jobs 2]
 
-On ml-100k NGCF loses one piece after another (LADDER) until it is LightGCN. Every rung has the same
-budget: the learning rates RATES with the first seed, of which validation ndcg@20 chooses one, and
-that one with every seed. Everything else is fixed (BASE). NGCF is also trained with the terms
-(TERMS), and the class LightGCN once, at the setting of the last rung. The records go to
-graph-models.
+On ml-100k NGCF loses one piece after another (PIECES) until it is LightGCN; and, beside this, the
+whole NGCF has the mean of its layers (MEAN). Every rung has the same budget: the learning rates
+RATES with the first seed, of which validation ndcg@20 chooses one, and that one with every seed.
+Everything else is fixed (BASE). NGCF is also trained with the terms (TERMS), and the class LightGCN
+once, at the setting of the last rung. The records go to graph-models.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ PIECES = {  # what each rung takes away from the one above
     "concatenation": {"combine": "mean"},
     "message dropout": {"message_dropout": 0.0},
 }
-RATES = (0.01, 0.03, 0.1)
+MEAN = replace(BASE, options={**BASE.options, "combine": "mean"})
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 SEEDS = 3
 TERMS = {"alpha": 1.0, "beta": 1.0}
 
@@ -56,9 +57,13 @@ def rates(rung: RunConfig) -> list[RunConfig]:
 
 
 def further(chosen: list[RunConfig]) -> list[RunConfig]:
-    """What is run at the chosen settings: every seed, NGCF with the terms, and LightGCN itself."""
+    """What is run at the chosen settings: every seed, NGCF with the terms, and LightGCN itself.
+
+    Args:
+        chosen: the setting of each rung of the ladder, in order, and last that of MEAN.
+    """
     configs = [*chosen, replace(chosen[0], **TERMS)]
-    light = replace(chosen[-1], model="lightgcn", options=BASE.options)
+    light = replace(chosen[-2], model="lightgcn", options=BASE.options)
     return [light] + [replace(c, seed=seed) for c in configs for seed in range(SEEDS)]
 
 
@@ -66,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
     given = parser.parse_args()
-    tried = [rates(rung) for rung in ladder()]
+    tried = [rates(rung) for rung in [*ladder(), MEAN]]
     run_all("rates", [config for rung in tried for config in rung], STUDY, given.jobs)
     chosen = [best(rung, STUDY) for rung in tried]
     run_all("seeds", further(chosen), STUDY, given.jobs)

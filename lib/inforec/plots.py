@@ -158,6 +158,68 @@ def interests(
     return figure
 
 
+def model_map(models: Mapping[str, type], names: Mapping[str, str]) -> Figure:
+    """The models by family: each below the one it builds on, with what it adds.
+
+    A model of another family that some build on stands above them once more, hollow.
+
+    Args:
+        models: classes with ``builds_on`` and ``adds`` by name, such as inforec.models.REGISTRY;
+            the folder of a class's file is its family.
+        names: how names are shown, where that is not the name itself.
+    """
+    family_of = {name: model.__module__.split(".")[-2] for name, model in models.items()}
+    families = list(dict.fromkeys(family_of.values()))
+    rows: list[tuple[str, str | None, int, int]] = []  # family, name, depth, row of the parent
+
+    def place(family: str, name: str, depth: int, parent: int) -> None:
+        rows.append((family, name, depth, parent))
+        own = len(rows) - 1
+        for child, model in models.items():
+            if family_of[child] == family and model.builds_on == name:
+                place(family, child, depth + 1, own)
+
+    for family in families:
+        rows.append((family, None, 0, -1))
+        members = [name for name in models if family_of[name] == family]
+        above = [models[name].builds_on for name in members]
+        for name in dict.fromkeys([n for n in above if n and n not in members]):
+            place(family, name, 0, -1)
+        for name in members:
+            if models[name].builds_on is None:
+                place(family, name, 0, -1)
+
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.42 * len(rows)), layout="none")
+    figure.subplots_adjust(0.01, 0.0, 0.99, 1.0)
+    axis.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
+    axis.set_axis_off()
+    for row, (family, name, depth, parent) in enumerate(rows):
+        if name is None:
+            axis.text(0.0, row + 0.1, family, weight="bold", fontsize=14, va="center")
+            axis.plot([0, 1], [row + 0.45] * 2, color="0.75", lw=1.0)
+            continue
+        x, home = 0.02 + 0.042 * depth, family_of[name]
+        look = families.index(home)
+        if depth:
+            corner = x - 0.042
+            axis.plot([corner, corner, x], [parent, row, row], color="0.55", lw=1.2, zorder=1)
+        face = PALETTE[look] if home == family else "white"
+        axis.plot(x, row, MARKERS[look], ms=9, mec=PALETTE[look], mew=1.6, mfc=face)
+        style = {"weight": "bold"} if home == family else {"color": "0.35"}
+        shown = axis.text(x + 0.025, row, names.get(name, name), va="center", fontsize=13, **style)
+        axis.annotate(
+            models[name].adds if home == family else f"({home})",
+            (1, 0.5),
+            xytext=(7, 0),
+            xycoords=shown,
+            textcoords="offset points",
+            va="center",
+            fontsize=13,
+            color="0.2",
+        )
+    return figure
+
+
 def heatmap(
     axis: Axes,
     value_RX: np.ndarray,

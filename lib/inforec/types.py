@@ -190,6 +190,10 @@ class Batch(Query):
 class Output:
     """What a model says about a batch: logits, never probabilities.
 
+    Its law is the model's own reading of the columns. A loss from outside may read them otherwise:
+    the losses of whole rows take each logit of a "categorical" output for one of a Bernoulli
+    variable, and the softmax is then the law of the item taken, if just one is.
+
     Args:
         logits: (B, K) scores of ``Batch.items``, or (B, N), or (B,) one of each row with the law
             "bernoulli"; None where only the law is needed.

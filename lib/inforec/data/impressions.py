@@ -81,7 +81,7 @@ def load_impressions(
     """Reads labelled rows by name (a key of ``IMPRESSIONS``) or from a folder of one's own.
 
     The values of a field are numbered from 1 in ascending order, as far as training rows have
-    them; 0 stands for all others, and for a missing value where training misses none.
+    them; 0 stands for all others, and for a missing value.
 
     Args:
         name_or_path: "ml-1m-ctr": MovieLens-1M with the seven fields of RecBole's benchmark, the

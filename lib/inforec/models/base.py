@@ -32,12 +32,17 @@ class Recommender(nn.Module):
     """Anything that answers a batch with an :class:`~inforec.types.Output`.
 
     Attributes:
+        builds_on: the name in REGISTRY of the nearest simpler model, in equations rather than in
+            history, or None.
+        adds: what leads from it to this one, in the few words that a line of the map has room for.
         closed_form: whether the model is solved in ``on_fit_start`` and has nothing to train.
         own_loss: whether the model's ``aux`` terms are a whole objective, to be trained alone.
         reconstructs: whether the scores are made to give back a user's whole 0-1 row: a dot-product
             model that the losses ``logistic`` and ``mse`` over all items are meant for.
     """
 
+    builds_on: ClassVar[str | None]
+    adds: ClassVar[str]
     closed_form: ClassVar[bool] = False
     own_loss: ClassVar[bool] = False
     reconstructs: ClassVar[bool] = False

@@ -36,6 +36,8 @@ class CDAE(DotProduct):
     4. Adam for AdaGrad, and one weight decay for all parameters.
     """
 
+    builds_on = "dae"
+    adds = "a vector of the user's own in the hidden layer"
     reconstructs = True
 
     @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class DAE(DotProduct):
     3. the penalty is Adam's weight decay, on matrices and biases.
     """
 
+    builds_on = "ease"
+    adds = "a hidden layer, and a part of the input is hidden"
     reconstructs = True
 
     @dataclass(frozen=True)

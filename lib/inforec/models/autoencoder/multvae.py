@@ -42,6 +42,8 @@ class MultVAE(DotProduct):
        of its user's items, so that an epoch sees the same sum.
     """
 
+    builds_on = "dae"
+    adds = "a Gaussian code, with its rate in the loss"
     reconstructs = True
 
     @dataclass(frozen=True)

@@ -33,6 +33,8 @@ class EASE(Ranker):
         ValueError: for a catalogue whose (N, N) matrices would not fit in common memory.
     """
 
+    builds_on = "itemknn"
+    adds = "the similarities are learned, by ridge regression"
     closed_form = True
 
     @dataclass(frozen=True)

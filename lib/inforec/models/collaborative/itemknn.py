@@ -30,6 +30,8 @@ class ItemKNN(Ranker):
     2. similarities are not rescaled to unit sum per item.
     """
 
+    builds_on = None
+    adds = "items that resemble those the user took"
     closed_form = True
 
     @dataclass(frozen=True)

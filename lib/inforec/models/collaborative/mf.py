@@ -16,12 +16,17 @@ from inforec.types import Interactions, Query
 
 
 class MF(DotProduct):
-    """s_ui = p_u . q_i. Koren, Bell and Volinsky (2009), equation 1, used for ranking.
+    """Koren, Bell and Volinsky (2009), "Matrix Factorization Techniques for Recommender Systems".
 
-    With ``cosine`` the score is the cosine of the two vectors.
+        s_ui = p_u . q_i,
 
-    Differences from the papers: no bias terms; the loss is chosen outside.
+    their equation 1, used for ranking. With ``cosine`` the score is the cosine of the two vectors.
+
+    Differences from the paper: no bias terms; the loss is chosen outside.
     """
+
+    builds_on = None
+    adds = "a learned vector for each user and each item"
 
     @dataclass(frozen=True)
     class Config:

@@ -14,6 +14,8 @@ from inforec.types import Interactions, Query
 class Popularity(Ranker):
     """s_ui = number of training interactions of item i: nothing to learn, and a fair first bar."""
 
+    builds_on = None
+    adds = "how often an item was taken: one list for all"
     closed_form = True
 
     def __init__(self, train: Interactions, config: Ranker.Config | None = None):

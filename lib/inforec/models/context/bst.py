@@ -38,6 +38,9 @@ class BST(ClickModel):
     3. items without their categories.
     """
 
+    builds_on = "din"
+    adds = "history and item attend to one another"
+
     @dataclass(frozen=True)
     class Config:
         """What BST needs to know.

@@ -29,6 +29,9 @@ class DeepFM(ClickModel):
     2. all fields are categorical.
     """
 
+    builds_on = "fm"
+    adds = "an MLP on the same vectors, added"
+
     @dataclass(frozen=True)
     class Config:
         """What DeepFM needs to know.

@@ -57,6 +57,9 @@ class DIN(ClickModel):
     3. hidden layers are of equal size.
     """
 
+    builds_on = "widedeep"
+    adds = "the history, weighted by the item shown"
+
     @dataclass(frozen=True)
     class Config:
         """What DIN needs to know.

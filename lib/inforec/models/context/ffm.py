@@ -30,6 +30,9 @@ class FFM(ClickModel):
     3. Adam instead of AdaGrad; rows are not scaled to unit length.
     """
 
+    builds_on = "fm"
+    adds = "a value has a vector for each field that it meets"
+
     @dataclass(frozen=True)
     class Config:
         """dim: embedding size D of each of the F vectors of a value."""

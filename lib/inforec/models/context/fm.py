@@ -30,6 +30,9 @@ class FM(ClickModel):
     2. one learning rate and one weight decay for all parameters, by Adam.
     """
 
+    builds_on = "poly2"
+    adds = "the weight of a pair is the product of two vectors"
+
     @dataclass(frozen=True)
     class Config:
         """dim: embedding size D."""

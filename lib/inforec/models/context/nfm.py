@@ -31,6 +31,9 @@ class NFM(ClickModel):
     3. logistic loss; the paper fits targets 1 and -1 by squared error.
     """
 
+    builds_on = "fm"
+    adds = "an MLP on the sum of the pairs' products"
+
     @dataclass(frozen=True)
     class Config:
         """What NFM needs to know.

@@ -32,6 +32,9 @@ class Poly2(ClickModel):
     3. a pair with a value that training never saw counts 0.
     """
 
+    builds_on = "lr"
+    adds = "a weight for each pair of values"
+
     @dataclass(frozen=True)
     class Config:
         """buckets: weights that the pairs share by their hash; 0 gives each pair its own."""

@@ -32,6 +32,9 @@ class WideDeep(ClickModel):
     3. all fields are categorical.
     """
 
+    builds_on = "poly2"
+    adds = "an MLP on vectors; only chosen pairs"
+
     @dataclass(frozen=True)
     class Config:
         """What Wide & Deep needs to know.

@@ -49,6 +49,9 @@ class CGI(TwoViews):
     6. no penalty on the mean gate, which one version of the code has.
     """
 
+    builds_on = "sgl"
+    adds = "what a view drops is learned, under a bottleneck"
+
     @dataclass(frozen=True)
     class Config(TwoViews.Config):
         """What CGI needs to know, besides the options of the contrast.

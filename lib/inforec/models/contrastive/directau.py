@@ -39,6 +39,8 @@ class DirectAU(LightGCN):
     3. weight decay acts on all of E^(0), as in :class:`LightGCN`.
     """
 
+    builds_on = "lightgcn"
+    adds = "alignment and uniformity, no negatives"
     own_loss = True
 
     @dataclass(frozen=True)

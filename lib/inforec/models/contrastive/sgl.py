@@ -38,6 +38,9 @@ class SGL(TwoViews):
     4. weight decay acts on all of E^(0), as in :class:`LightGCN`.
     """
 
+    builds_on = "lightgcn"
+    adds = "two cut graphs, and InfoNCE between them"
+
     @dataclass(frozen=True)
     class Config(TwoViews.Config):
         """What SGL needs to know, besides the options of the contrast.

@@ -31,6 +31,9 @@ class SimGCL(TwoViews):
     0.1 (Xavier in the code), to which ``eps`` is relative; weight decay acts on all of E^(0).
     """
 
+    builds_on = "sgl"
+    adds = "noise in each layer instead of cut graphs"
+
     @dataclass(frozen=True)
     class Config(TwoViews.Config):
         """eps: length of the noise vectors. Of the inherited options, ``layers`` is at least 1."""

@@ -15,7 +15,7 @@ from inforec.types import Batch, Output
 
 
 class XSimGCL(SimGCL):
-    """Yu et al. (2023), "XSimGCL: Towards Extremely Simple Graph Contrastive Learning".
+    """Yu et al. (2024), "XSimGCL: Towards Extremely Simple Graph Contrastive Learning".
 
         L = L_rank(E') + weight * (InfoNCE of users + InfoNCE of items between E' and E'^(l*))
 
@@ -24,6 +24,9 @@ class XSimGCL(SimGCL):
 
     Differences from the paper and its code: as in :class:`SimGCL`.
     """
+
+    builds_on = "simgcl"
+    adds = "one noisy pass for both ranking and contrast"
 
     @dataclass(frozen=True)
     class Config(SimGCL.Config):

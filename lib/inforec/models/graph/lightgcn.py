@@ -31,6 +31,9 @@ class LightGCN(DotProduct):
     2. the loss is chosen outside: bpr as in the paper, or a softmax.
     """
 
+    builds_on = "mf"
+    adds = "the vectors are averaged along the graph"
+
     @dataclass(frozen=True)
     class Config:
         """What LightGCN needs to know.

@@ -38,15 +38,19 @@ class NGCF(LightGCN):
     neural_graph_collaborative_filtering):
 
     1. the code puts an activation around each of the two parts, adds biases, and sets layers 1 .. L
-       to unit length before it joins them; the paper, and this file, do not;
+       to unit length before it joins them; its X is the mean over a node's neighbours and the node
+       itself, in both parts, without the added E; the paper, and this file, do not;
     2. for the paper, message dropout drops whole messages, each with one chance; the code drops
        entries of what a node has received, as here;
     3. for the paper, node dropout silences nodes, an exact share of them; here each node has its
-       own chance, and the code drops single entries of the adjacency instead;
-    4. all layers have the size D; initial embeddings are normal, as in LightGCN;
+       own chance, and the code drops single entries of the adjacency, the same for all layers;
+    4. all layers have the size D; initial embeddings are normal, as in LightGCN, and not Glorot's;
     5. weight decay acts on all of E^(0), W1 and W2, as in the paper's equation 11, where the code
        has it on the batch's final vectors; the loss is chosen outside.
     """
+
+    builds_on = "lightgcn"
+    adds = "affinity messages, transforms, LeakyReLU"
 
     @dataclass(frozen=True)
     class Config(LightGCN.Config):
