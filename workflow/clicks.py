@@ -1,0 +1,83 @@
+"""Click-through models on labelled rows: MovieLens-1M in two splits, and Frappe.
+
+    python workflow/clicks.py [--jobs 1] [--models lr fm ...]
+
+Each model has the same budget on each of the TUNED sets: the learning rates RATES with the weight
+decays DECAYS, of which validation auc chooses one pair with the first seed (study
+click-through-tune). That pair is run with every seed (study click-through), the one of the
+time-ordered split also with the time as a field. Sizes are fixed (SIZES). DIN and BST need an order
+of the rows, which Frappe has not.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from runs import best, run_all
+from study import carry_over, seeded
+
+from inforec.experiment import RunConfig
+
+STUDY = "click-through"
+BASE = RunConfig(
+    dataset="ml-1m-ctr",
+    model="lr",
+    loss="logistic",
+    batch_size=8192,
+    epochs=12,
+    validate_every=1,
+    patience=2,
+    device="cpu",
+)
+TUNED = (("ml-1m-ctr", "random"), ("ml-1m-ctr", "time_ordered"), ("ctr-frappe", "given"))
+MLP = {"dim": 16, "hidden": 64, "layers": 2}
+SIZES = {
+    "lr": {},
+    "fm": {"dim": 16},
+    "deepfm": MLP,
+    "nfm": {"dim": 16, "hidden": 64},
+    "widedeep": MLP,
+    "ffm": {"dim": 4},
+    "poly2": {},
+    "din": MLP,
+    "bst": {"history": 10, "dim": 8, "heads": 2, "hidden": 64},
+}
+RATES = (0.003, 0.01)
+DECAYS = (1e-5, 1e-4)
+SEEDS = 3
+HISTORY = ("din", "bst")
+
+
+def tried(model: str, dataset: str, split: str) -> list[RunConfig]:
+    """The settings among which validation chooses."""
+    config = replace(BASE, model=model, options=SIZES[model], dataset=dataset, split=split)
+    return [replace(config, learning_rate=r, weight_decay=d) for r in RATES for d in DECAYS]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
+    parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES))
+    given = parser.parse_args()
+    for model in given.models:
+        sets = [s for s in TUNED if model not in HISTORY or s[1] != "given"]
+        run_all(
+            f"{model} tune",
+            [c for s in sets for c in tried(model, *s)],
+            f"{STUDY}-tune",
+            given.jobs,
+        )
+        chosen = [best(tried(model, *s), f"{STUDY}-tune", "auc") for s in sets]
+        carry_over(STUDY, chosen)
+        timed = [replace(c, dataset="ml-1m-ctr-time") for c in chosen if c.split == "time_ordered"]
+        run_all(
+            model,
+            [c for config in chosen + timed for c in seeded(config, SEEDS)],
+            STUDY,
+            given.jobs,
+        )
+
+
+if __name__ == "__main__":
+    main()
