@@ -44,7 +44,7 @@ SIZES = {
     "bst": {"history": 10, "dim": 8, "heads": 2, "hidden": 64},
 }
 RATES = (0.003, 0.01)
-DECAYS = (1e-5, 1e-4)
+DECAYS = (3e-6, 3e-5)
 SEEDS = 3
 HISTORY = ("din", "bst")
 
@@ -60,23 +60,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES))
     given = parser.parse_args()
-    for model in given.models:
-        sets = [s for s in TUNED if model not in HISTORY or s[1] != "given"]
-        run_all(
-            f"{model} tune",
-            [c for s in sets for c in tried(model, *s)],
-            f"{STUDY}-tune",
-            given.jobs,
-        )
-        chosen = [best(tried(model, *s), f"{STUDY}-tune", "auc") for s in sets]
-        carry_over(STUDY, chosen)
-        timed = [replace(c, dataset="ml-1m-ctr-time") for c in chosen if c.split == "time_ordered"]
-        run_all(
-            model,
-            [c for config in chosen + timed for c in seeded(config, SEEDS)],
-            STUDY,
-            given.jobs,
-        )
+    for dataset, split in TUNED:
+        for model in given.models:
+            if model in HISTORY and split == "given":
+                continue
+            settings = tried(model, dataset, split)
+            run_all(f"{model}, {split}, tune", settings, f"{STUDY}-tune", given.jobs)
+            chosen = [best(settings, f"{STUDY}-tune", "auc")]
+            carry_over(STUDY, chosen)
+            if split == "time_ordered":
+                chosen.append(replace(chosen[0], dataset="ml-1m-ctr-time"))
+            runs = [c for config in chosen for c in seeded(config, SEEDS)]
+            run_all(f"{model}, {split}", runs, STUDY, given.jobs)
 
 
 if __name__ == "__main__":
