@@ -24,10 +24,10 @@ BASE = RunConfig(
     dataset="ml-1m-ctr",
     model="lr",
     loss="logistic",
-    batch_size=8192,
-    epochs=12,
+    batch_size=4096,
+    epochs=15,
     validate_every=1,
-    patience=2,
+    patience=3,
     device="cpu",
 )
 TUNED = (("ml-1m-ctr", "random"), ("ml-1m-ctr", "time_ordered"), ("ctr-frappe", "given"))
@@ -43,8 +43,8 @@ SIZES = {
     "din": MLP,
     "bst": {"history": 10, "dim": 8, "heads": 2, "hidden": 64},
 }
-RATES = (0.003, 0.01)
-DECAYS = (3e-6, 3e-5)
+RATES = (0.005, 0.02)
+DECAYS = (1e-6, 1e-5)
 SEEDS = 3
 HISTORY = ("din", "bst")
 
