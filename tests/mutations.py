@@ -38,6 +38,10 @@ TESTS = {  # the tests that answer for a file
     "streaming.py": "test_streaming.py test_distribution.py",
     "rerank.py": "test_rerank.py test_tilt.py",
     "symbolic.py": "test_symbolic.py",
+    **dict.fromkeys(
+        ["layers.py", *(f"models/context/{name}.py" for name in ("ffm", "din", "bst"))],
+        "models/test_context.py",
+    ),
 }
 
 MUTATIONS = [
@@ -382,6 +386,49 @@ MUTATIONS = [
         "diagonal = law[i] * (1 + excess[i]) if i == j else 0",
         "diagonal = law[i] * excess[i] if i == j else 0",
         "the Hessian of the entropy lacks a one",
+    ),
+    # ---- click-through models ---------------------------------------------------------------
+    Mutation(
+        "layers.py",
+        "(vector_BFD.sum(1).square() - vector_BFD.square().sum(1)) / 2",
+        "(vector_BFD.sum(1).square() - vector_BFD.square().sum(1))",
+        "a factorisation machine counts each pair twice",
+    ),
+    Mutation(
+        "layers.py",
+        "share_BV @ self.value_VD[first : first + size]",
+        "share_BV @ self.value_VD[:size]",
+        "the mean of a field's values reads another field's",
+    ),
+    Mutation(
+        "layers.py",
+        "take_rows(self.value_VD, place) * (index != PAD)[..., None]",
+        "take_rows(self.value_VD, place)",
+        "a history's padding has a vector",
+    ),
+    Mutation(
+        "models/context/ffm.py",
+        "vector_BFFD * vector_BFFD.transpose(1, 2)",
+        "vector_BFFD * vector_BFFD",
+        "FFM multiplies vectors that are meant for two other fields",
+    ),
+    Mutation(
+        "models/context/din.py",
+        "key_BTD - query_BTD, key_BTD * query_BTD",
+        "key_BTD - query_BTD, key_BTD",
+        "the activation unit of DIN does not see the product",
+    ),
+    Mutation(
+        "models/context/bst.py",
+        "self.back_SD.expand_as(item_BSD)",
+        "self.back_SD.flip(0).expand_as(item_BSD)",
+        "BST counts places from the wrong end",
+    ),
+    Mutation(
+        "models/context/bst.py",
+        "attn_mask=there_BS[:, None, None, :]",
+        "attn_mask=None",
+        "BST attends to padding",
     ),
 ]
 

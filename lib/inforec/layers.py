@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from inforec.types import PAD, Impressions
 
+FEW = 64  # values of a field, up to which a row's share of each of them is a row of a matrix
+
 
 def multi_hot(history_BT: Tensor, num_items: int) -> Tensor:
     """(B, N) float: 1 where the item is in the row's history, 0 elsewhere; -1 is padding."""
@@ -114,7 +116,7 @@ class FieldEmbedding(nn.Module):
         index_BF = torch.stack([fields[name] for name in single], 1) + self.first_F[: len(single)]
         parts = [take_rows(self.value_VD, index_BF)]
         for number, name in enumerate(several, start=len(single)):
-            parts.append(self._mean(fields[name], self.first_F[number])[:, None])
+            parts.append(self._mean(fields[name], number)[:, None])
         return torch.cat(parts, 1)
 
     def of(self, name: str, index: Tensor) -> Tensor:
@@ -127,10 +129,16 @@ class FieldEmbedding(nn.Module):
         read = [(fields[name], first) for name, first in zip(self.names, self.first_F, strict=True)]
         return torch.cat([index[index != PAD] + first for index, first in read])
 
-    def _mean(self, index_BT: Tensor, first: Tensor) -> Tensor:
-        there_BT1 = (index_BT != PAD)[..., None]
-        value_BTD = take_rows(self.value_VD, index_BT.clamp(min=0) + first) * there_BT1
-        return value_BTD.sum(1) / there_BT1.sum(1).clamp(min=1)
+    def _mean(self, index_BT: Tensor, number: int) -> Tensor:
+        size, first = self.sizes[number], sum(self.sizes[:number])
+        there_BT = (index_BT != PAD).to(self.value_VD.dtype)
+        share_BT = there_BT / there_BT.sum(1, keepdim=True).clamp(min=1)
+        if size <= FEW:  # a matrix product, many times faster than to look up each value
+            share_BV = share_BT.new_zeros(len(index_BT), size)
+            share_BV.scatter_add_(1, index_BT.clamp(min=0), share_BT)
+            return share_BV @ self.value_VD[first : first + size]
+        value_BTD = take_rows(self.value_VD, index_BT.clamp(min=0) + first)
+        return (value_BTD * share_BT[..., None]).sum(1)
 
 
 class LinearTerm(nn.Module):

@@ -132,13 +132,32 @@ class Impressions:
                 f"found {carried}: load_impressions(.., history={length}) makes them"
             )
 
+    @cached_property
+    def table_EX(self) -> Tensor:
+        """(E, X) int64: user, fields and history side by side, so that a row is read in one go."""
+        return torch.cat([t[:, None] if t.ndim == 1 else t for t in self._columns()], 1)
+
+    def _columns(self) -> list[Tensor]:
+        history = [] if self.history is None else [self.history]
+        return [self.user, *self.fields.values(), *history]
+
     def rows(self, index: Tensor | slice) -> Batch:
         """The rows at ``index`` as a batch."""
+        if isinstance(index, slice):
+            table_BX = self.table_EX[index]
+        else:
+            table_BX = self.table_EX.index_select(0, index)
+        columns = self._columns()
+        widths = [1 if column.ndim == 1 else column.shape[1] for column in columns]
+        parts = [
+            part_BT[:, 0] if column.ndim == 1 else part_BT
+            for column, part_BT in zip(columns, table_BX.split(widths, 1), strict=True)
+        ]
         return Batch(
-            self.user[index],
-            None if self.history is None else self.history[index],
+            parts[0],
+            None if self.history is None else parts[-1],
             target=self.label[index],
-            fields={name: tensor[index] for name, tensor in self.fields.items()},
+            fields=dict(zip(self.fields, parts[1:], strict=False)),
         )
 
 

@@ -228,7 +228,9 @@ def test_fields_stand_with_those_of_several_values_last(impressions):
     assert not layer.value_VD[layer.first_F].any() and layer.value_VD[1:13].all()
 
 
-def test_field_embedding_is_the_mean_of_a_rows_values(impressions):
+@pytest.mark.parametrize("few", [0, 64])
+def test_field_embedding_is_the_mean_of_a_rows_values(few, impressions, monkeypatch):
+    monkeypatch.setattr("inforec.layers.FEW", few)
     torch.manual_seed(0)
     layer, batch = FieldEmbedding(impressions, 3).double(), everything(impressions)
     vector_BFD = layer(batch.fields)

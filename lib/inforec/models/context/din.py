@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from inforec.checks import require_number
 from inforec.layers import FieldEmbedding, mlp
 from inforec.models.base import ClickModel
-from inforec.types import PAD, Batch, Impressions, Output
+from inforec.types import Batch, Impressions, Output
 
 
 class Dice(nn.Module):
@@ -109,7 +109,7 @@ class DIN(ClickModel):
         key_BTD = self.vector.of("item", batch.history)
         query_BTD = self.vector.of("item", batch.fields["item"])[:, None].expand_as(key_BTD)
         pair_BTX = torch.cat([key_BTD, query_BTD, key_BTD - query_BTD, key_BTD * query_BTD], 2)
-        return (self.unit(pair_BTX) * (batch.history != PAD)[..., None] * key_BTD).sum(1)
+        return (self.unit(pair_BTX) * key_BTD).sum(1)  # the vector of padding is 0
 
     def logit(self, batch: Batch) -> Tensor:
         field_BX = self.vector(batch.fields).flatten(1)
