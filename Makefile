@@ -17,7 +17,7 @@ PARAMETERS = $(foreach name,$(SETTINGS),$(if $(filter command,$(origin $(name)))
 RUN := notebooks/_run
 PAPERMILL = $(BIN)/papermill notebooks/exp.ipynb
 
-.PHONY: help install book clean-book serve lab test experiment lint format peers bench clean
+.PHONY: help install book clean-book serve lab test experiment lint format peers bench bench-full clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -84,6 +84,9 @@ peers: $(PEERS)/.peers ## Create .venv-recbole with the library that inforec is 
 bench: $(VENV)/.inforec $(PEERS)/.peers ## Measure speed and memory, here and beside RecBole
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.peers.compare
+
+bench-full: $(VENV)/.inforec $(PEERS)/.peers ## The same on MovieLens-1M and Gowalla: hours
+	$(BIN)/python -m benchmarks.peers.compare --full
 
 clean-book: ## Remove the built book and the runs shown in it
 	rm -rf _build $(RUN)

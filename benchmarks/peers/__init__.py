@@ -11,8 +11,10 @@ Shape letters: E rows, U users, K list length.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ WORKER = Path(__file__).with_name("recbole_worker.py")
 PARTS = ("train", "valid", "test")
 SCORES_HELD = 2**24  # at a time, in RecBole's evaluation as in inforec's; its default is 4096
 NAMES = {"user": "user_id", "item": "item_id"}
+OF_ITEMS = ("year", "genre")  # fields that say something of the item
 
 
 def write_dataset(dataset: Dataset, folder: Path) -> None:
@@ -42,14 +45,14 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
 def write_clicks(clicks: Clicks, folder: Path) -> None:
     """The same of labelled rows: fields by inforec's numbers, where 0 is what training never saw.
 
-    With histories, the fields "year" and "genre" go to rows.item instead, since RecBole's DIN reads
+    With histories, the fields OF_ITEMS go to rows.item instead, since RecBole's DIN reads
     nothing but the features of items, of the one shown and of those in the history.
     """
     for on in PARTS:
         part: Impressions = getattr(clicks, on)
         columns = {}
         for name, number in part.fields.items():
-            if part.history is None or name not in ("year", "genre"):
+            if part.history is None or name not in OF_ITEMS:
                 columns |= _column(NAMES.get(name, name), number.numpy())
         if part.history is not None:
             columns |= _column("item_id_list", part.history.numpy())
@@ -58,9 +61,31 @@ def write_clicks(clicks: Clicks, folder: Path) -> None:
     if clicks.train.history is not None:
         item_E, first_E = np.unique(clicks.train.fields["item"].numpy(), return_index=True)
         columns = {"item_id:token": item_E}
-        for name in ("year", "genre"):
-            columns |= _column(name, clicks.train.fields[name].numpy()[first_E])
+        for name in OF_ITEMS:
+            if name in clicks.train.fields:
+                columns |= _column(name, clicks.train.fields[name].numpy()[first_E])
         _write(columns, folder / "rows.item")
+
+
+def some(clicks: Clicks, rows: int) -> Clicks:
+    """That many training rows, drawn at random, and an eighth as many of the other two sets."""
+    generator = torch.Generator().manual_seed(0)
+    parts = {}
+    for on, size in (("train", rows), ("valid", rows // 8), ("test", rows // 8)):
+        part = getattr(clicks, on)
+        parts[on] = drawn(part, torch.randperm(len(part), generator=generator)[:size])
+    return replace(clicks, **parts)
+
+
+def drawn(part: Impressions, index: torch.Tensor) -> Impressions:
+    """The rows at ``index``."""
+    return replace(
+        part,
+        user=part.user[index],
+        fields={name: tensor[index] for name, tensor in part.fields.items()},
+        label=part.label[index],
+        history=None if part.history is None else part.history[index],
+    )
 
 
 def _column(name: str, number: np.ndarray) -> dict[str, object]:
@@ -87,7 +112,7 @@ def recbole(
             SCORES_HELD scores at a time.
         seed: of RecBole.
         k: list length; it validates on NDCG@k, or on AUC for labelled rows.
-        threads: of PyTorch.
+        threads: of PyTorch and NumPy.
 
     Returns:
         What the worker prints, and its arrays: ``valid_top_UK`` and ``test_top_UK`` (-1 for users
@@ -113,7 +138,6 @@ def recbole(
             "seed": seed,
             "use_gpu": False,
             "show_progress": False,
-            **options,
         }
         if clicks:
             rows = {"mode": "labeled", "order": "TO", "group_by": None}
@@ -126,6 +150,7 @@ def recbole(
         else:
             settings |= {"metrics": ["NDCG"], "topk": [k], "valid_metric": f"NDCG@{k}"}
             settings |= {"eval_batch_size": SCORES_HELD}
+        settings |= options
         given = {
             "model": model,
             "clicks": clicks,
@@ -138,6 +163,7 @@ def recbole(
         done = subprocess.run(
             [PYTHON, "-W", "ignore", WORKER],
             cwd=folder,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
             input=json.dumps(given),
             capture_output=True,
             text=True,
