@@ -3,9 +3,11 @@
 import pytest
 import torch
 from benchmarks import peers
+from benchmarks.peers import compare
 
 from inforec.data import Clicks
 from inforec.evaluate import evaluate_lists
+from inforec.results import Record
 from inforec.types import PAD
 
 installed = pytest.mark.skipif(
@@ -64,3 +66,14 @@ def test_recbole_and_inforec_measure_the_same_lists_alike(tiny):
 def test_a_failure_of_recbole_is_shown(tiny):
     with pytest.raises(RuntimeError, match="RecBole's EASE failed"):
         peers.recbole("EASE", tiny, {"learner": "no such", "reg_weight": "much"}, seed=0, k=5)
+
+
+def test_the_table_says_how_many_times_better_inforec_is():
+    cost = {"inforec_rows_per_second": 6.0, "recbole_rows_per_second": 2.0}
+    cost |= {"inforec_seconds_per_epoch": 2.0, "recbole_seconds_per_epoch": 1.0}
+    config = {"dataset": "in memory", "model": "fm", "peer": "recbole"}
+    record = Record(config, "", "", {}, {}, [], cost, {})
+    assert [row[3:] for row in compare.shown(record)] == [
+        ["rows_per_second", "6", "2", "3.00"],
+        ["seconds_per_epoch", "2", "1", "0.50"],
+    ]
