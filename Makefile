@@ -76,7 +76,7 @@ format: $(VENV)/.inforec ## Bring the code into form
 PEERS := .venv-recbole
 $(PEERS)/.peers: benchmarks/peers/requirements.txt
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --requirement $<
+	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
 	@touch $@
 
 peers: $(PEERS)/.peers ## Create .venv-recbole with the library that inforec is compared with

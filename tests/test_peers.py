@@ -3,8 +3,9 @@
 import pytest
 import torch
 from benchmarks import peers
-from benchmarks.peers import compare
+from benchmarks.peers import compare, records
 
+from inforec import results
 from inforec.data import Clicks
 from inforec.evaluate import evaluate_lists
 from inforec.results import Record
@@ -66,6 +67,12 @@ def test_recbole_and_inforec_measure_the_same_lists_alike(tiny):
 def test_a_failure_of_recbole_is_shown(tiny):
     with pytest.raises(RuntimeError, match="RecBole's EASE failed"):
         peers.recbole("EASE", tiny, {"learner": "no such", "reg_weight": "much"}, seed=0, k=5)
+
+
+def test_every_peer_has_a_name_for_people():
+    models = (*records.RANKING, *records.CLICKS, "DIN")
+    configs = [records.RecBoleConfig(model).to_dict() for model in models]
+    assert {config["model"] for config in configs} <= set(results.NAMES)
 
 
 def test_the_table_says_how_many_times_better_inforec_is():
