@@ -17,7 +17,7 @@ PARAMETERS = $(foreach name,$(SETTINGS),$(if $(filter command,$(origin $(name)))
 RUN := notebooks/_run
 PAPERMILL = $(BIN)/papermill notebooks/exp.ipynb
 
-.PHONY: help install book clean-book serve lab test experiment lint format bench clean
+.PHONY: help install book clean-book serve lab test experiment lint format peers bench bench-full clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -72,11 +72,24 @@ format: $(VENV)/.inforec ## Bring the code into form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.inforec ## Measure speed and memory
+# RecBole needs an older NumPy than inforec.
+PEERS := .venv-recbole
+$(PEERS)/.peers: benchmarks/peers/requirements.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
+	@touch $@
+
+peers: $(PEERS)/.peers ## Create .venv-recbole with the library that inforec is compared with
+
+bench: $(VENV)/.inforec $(PEERS)/.peers ## Measure speed and memory, here and beside RecBole
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.peers.compare
+
+bench-full: $(VENV)/.inforec $(PEERS)/.peers ## The same on MovieLens-1M and Gowalla: hours
+	$(BIN)/python -m benchmarks.peers.compare --full
 
 clean-book: ## Remove the built book and the runs shown in it
 	rm -rf _build $(RUN)
 
 clean: clean-book ## Remove everything that make made, .venv too
-	rm -rf $(VENV) lib/inforec.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) lib/inforec.egg-info .pytest_cache .ruff_cache

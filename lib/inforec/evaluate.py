@@ -232,13 +232,18 @@ def evaluate_clicks(model: ClickModel, impressions: Impressions) -> tuple[dict[s
         the logits themselves (E,).
     """
     logit_E = click_logits(model, impressions)
+    return click_metrics(logit_E, impressions), logit_E
+
+
+def click_metrics(logit_E: Tensor, impressions: Impressions) -> dict[str, float]:
+    """Metrics of the rows' logits, made here or elsewhere: those of :func:`evaluate_clicks`."""
     label_E, user_E = impressions.label, impressions.user
     return {
         "auc": pointwise.auc(logit_E, label_E),
         "gauc": pointwise.gauc(logit_E, label_E, user_E),
         "logloss": pointwise.logloss(logit_E, label_E),
         "ece": pointwise.ece(logit_E, label_E),
-    }, logit_E
+    }
 
 
 def _pairs_in(user_X: Tensor, item_XK: Tensor, interactions: Interactions) -> Tensor:

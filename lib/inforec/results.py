@@ -238,6 +238,20 @@ NAMES = {
     "din": "DIN",
     "bst": "BST",
     "implicit-als": "implicit ALS",
+    "recbole-ease": "RecBole EASE",
+    "recbole-bpr": "RecBole BPR",
+    "recbole-lightgcn": "RecBole LightGCN",
+    "recbole-ngcf": "RecBole NGCF",
+    "recbole-sgl": "RecBole SGL",
+    "recbole-cdae": "RecBole CDAE",
+    "recbole-multivae": "RecBole MultiVAE",
+    "recbole-lr": "RecBole LR",
+    "recbole-fm": "RecBole FM",
+    "recbole-ffm": "RecBole FFM",
+    "recbole-nfm": "RecBole NFM",
+    "recbole-widedeep": "RecBole WideDeep",
+    "recbole-deepfm": "RecBole DeepFM",
+    "recbole-din": "RecBole DIN",
 }
 
 

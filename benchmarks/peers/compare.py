@@ -1,0 +1,287 @@
+"""inforec beside RecBole 1.2.1 and implicit: equal rows, threads, batch and embedding size.
+
+    python -m benchmarks.peers.compare [--full]
+
+The short form takes ml-100k and the click-through models; --full takes ml-1m and gowalla, and
+SGL, LightGCN to the end of RecBole's training. Each pair of runs is one record of the study
+bench-peers; measured again, it is overwritten. What is measured:
+
+- seconds of an epoch: the median of all but the first (validation not counted), both with the BPR
+  loss and one negative, or the logistic loss of whole rows for auto-encoders; of EASE, seconds of
+  the solution;
+- seconds of an evaluation: validation users, all items ranked, metrics included; RecBole's own
+  five metrics, and not its default of 4096 scores at a time, which is many times slower, but as
+  many as inforec takes;
+- seconds to RecBole's best validation ndcg@20, with an evaluation each epoch. RecBole's are of
+  training alone, at its defaults; inforec's, at the settings QUICK, include its validations;
+- rows a second of training click-through models, on ROWS rows;
+- peak memory of the process, data and libraries included.
+
+`implicit` is compared on matrix factorisation with the BPR loss alone; it steps pair by pair. Not
+compared: SELFRec, which is in no package registry, and LensKit, which needs Python 3.12.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import torch
+
+from benchmarks import peers
+from inforec import data, results
+from inforec.results import Record, Table
+
+STUDY = "bench-peers"
+THREADS = 2
+BATCH, DIM, LAYERS = 2048, 64, 3
+SPLITS = {"ml-100k": "random", "ml-1m": "random", "gowalla": "given"}
+ROWS = 2**16
+LARGEST_EASE = 20_000  # items whose Gram matrix fits in memory twice
+HIDDEN, DEEP, FIELD_DIM, HISTORY = 64, 2, 10, 20
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One model in both libraries: name, fields of RunConfig; RecBole's name and settings."""
+
+    model: str
+    config: dict
+    peer: str
+    options: dict = field(default_factory=dict)
+
+
+GRAPH = {"options": {"dim": DIM, "layers": LAYERS}, "loss": "bpr"}
+RANKING = (
+    Pair("mf", {"options": {"dim": DIM}, "loss": "bpr"}, "BPR"),
+    Pair("lightgcn", GRAPH, "LightGCN", {"n_layers": LAYERS}),
+    Pair("sgl", GRAPH, "SGL", {"n_layers": LAYERS}),
+    Pair("ngcf", GRAPH, "NGCF"),
+    Pair("cdae", {"options": {"hidden": DIM}, "loss": "logistic", "temperature": 1.0}, "CDAE"),
+    Pair("multvae", {"options": {"hidden": 600, "dim": 128}, "temperature": 1.0}, "MultiVAE"),
+    Pair("ease", {"options": {"l2": 250.0}}, "EASE"),
+)
+MLP = {"hidden": HIDDEN, "layers": DEEP, "dropout": 0.0}
+PEER_MLP = {"mlp_hidden_size": [HIDDEN] * DEEP, "dropout_prob": 0.0}
+CLICKS = (
+    Pair("lr", {}, "LR"),
+    Pair("fm", {"dim": FIELD_DIM}, "FM"),
+    Pair("ffm", {"dim": FIELD_DIM}, "FFM"),
+    Pair("nfm", {"dim": FIELD_DIM, **MLP}, "NFM", PEER_MLP),
+    Pair("widedeep", {"dim": FIELD_DIM, **MLP, "most_pairs": 0}, "WideDeep", PEER_MLP),
+    Pair("deepfm", {"dim": FIELD_DIM, **MLP}, "DeepFM", PEER_MLP),
+    Pair(
+        "din",
+        {"dim": FIELD_DIM, **MLP, "attention": HIDDEN, "history": HISTORY},
+        "DIN",
+        PEER_MLP,
+    ),
+)
+# inforec's own way to a good model: one softmax over the catalogue, few and large steps.
+SOFT = {"loss": "softmax", "batch_size": 65536, "epochs": 150, "patience": 1000}
+QUICK = {
+    "lightgcn": {**SOFT, "learning_rate": 0.085, "temperature": 1.55},
+    "sgl": {**SOFT, "learning_rate": 0.03, "temperature": 0.5},
+}
+
+
+def worker(name: str, given: dict) -> dict:
+    """What benchmarks/peers/NAME_worker.py prints.
+
+    Raises:
+        RuntimeError: with what it wrote, if it fails.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.peers.{name}_worker"],
+        cwd=peers.ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": str(THREADS)},
+        input=json.dumps({"threads": THREADS, **given}),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} failed:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def inforec(config: dict, rows: int | None = None) -> dict:
+    """What inforec_worker.py measures."""
+    return worker("inforec", {"config": config, "rows": rows})
+
+
+def ranking(pair: Pair, name: str, dataset: data.Dataset, epochs: int) -> Record:
+    """Seconds of an epoch and of an evaluation, and memory."""
+    reconstructs = pair.model in ("cdae", "multvae")
+    mean = len(dataset.train) / int((dataset.train.user_counts > 0).sum())
+    options = {
+        "embedding_size": DIM,
+        "train_batch_size": round(BATCH / mean) if reconstructs else BATCH,
+        "epochs": epochs,
+        "metrics": ["Recall", "MRR", "NDCG", "Hit", "Precision"],
+    }
+    theirs, _ = peers.recbole(
+        pair.peer, dataset, {**options, **pair.options}, seed=0, threads=THREADS
+    )
+    config = {"model": pair.model, "dataset": name, "split": dataset.split, "batch_size": BATCH}
+    config |= {"epochs": epochs, "validate_every": epochs}
+    ours = inforec({**config, **pair.config})
+    validation = [entry["seconds_validation"] for entry in theirs["history"]]
+    closed = pair.model == "ease"
+    return _record(
+        {**config, "options": pair.config["options"]},
+        {
+            "seconds_per_epoch": {
+                "inforec": ours["seconds"] if closed else statistics.median(ours["epochs"]),
+                "recbole": theirs["seconds_build"] if closed else _epoch(theirs),
+            },
+            "seconds_evaluation": {
+                "inforec": ours["seconds_evaluation"],
+                "recbole": statistics.median(validation),
+            },
+            "peak_memory_mib": _of("peak_memory_mib", inforec=ours, recbole=theirs),
+        },
+        dataset.fingerprint,
+    )
+
+
+def implicit(name: str, dataset: data.Dataset, epochs: int) -> Record:
+    """Matrix factorisation with the BPR loss beside `implicit`: an epoch, an evaluation, memory."""
+    given = {"dataset": name, "split": dataset.split, "dim": DIM, "epochs": epochs}
+    theirs = worker("implicit", given)
+    config = {"model": "mf", "dataset": name, "split": dataset.split, "batch_size": BATCH}
+    config |= {"epochs": epochs, "validate_every": epochs, **RANKING[0].config}
+    both = {"inforec": inforec(config), "implicit": theirs}
+    epoch = {library: statistics.median(one["epochs"]) for library, one in both.items()}
+    measured = {name: _of(name, **both) for name in ("seconds_evaluation", "peak_memory_mib")}
+    return _record(config, {"seconds_per_epoch": epoch, **measured}, dataset.fingerprint)
+
+
+def target(pair: Pair, name: str, dataset: data.Dataset) -> Record:
+    """Seconds to RecBole's best validation ndcg@20; NaN if inforec does not reach it."""
+    options = {"embedding_size": DIM, "train_batch_size": BATCH, **pair.options}
+    theirs, _ = peers.recbole(pair.peer, dataset, options, seed=0, threads=THREADS)
+    trained, best, reached = 0.0, -math.inf, 0.0
+    for entry in theirs["history"]:
+        trained += entry["seconds"]
+        if entry["valid"]["ndcg@20"] > best:
+            best, reached = entry["valid"]["ndcg@20"], trained
+    config = {"model": pair.model, "dataset": name, "split": dataset.split, **QUICK[pair.model]}
+    config |= {"options": pair.config["options"], "validate_every": 1}
+    ours = inforec(config)
+    quick = [seconds for seconds, value in ours["validated"] if value >= best]
+    return _record(
+        config,
+        {
+            "seconds_to_target": {"inforec": quick[0] if quick else math.nan, "recbole": reached},
+            "target_ndcg": {
+                "inforec": max(value for _, value in ours["validated"]),
+                "recbole": best,
+            },
+        },
+        dataset.fingerprint,
+    )
+
+
+def clicks(pair: Pair, found: data.Clicks, epochs: int) -> Record:
+    """Rows a second of training."""
+    options = {"embedding_size": FIELD_DIM, "train_batch_size": BATCH, "epochs": epochs}
+    theirs, _ = peers.recbole(
+        pair.peer, found, {**options, **pair.options}, seed=0, threads=THREADS
+    )
+    config = {"model": pair.model, "dataset": found.name, "loss": "logistic", "epochs": epochs}
+    config |= {"batch_size": BATCH, "options": pair.config, "weight_decay": 0.0}
+    ours = inforec(config, ROWS)
+    rows = len(found.train)
+    return _record(
+        {**config, "rows": ROWS},
+        {
+            "rows_per_second": {
+                "inforec": rows / statistics.median(ours["epochs"]),
+                "recbole": rows / _epoch(theirs),
+            },
+            "peak_memory_mib": _of("peak_memory_mib", inforec=ours, recbole=theirs),
+        },
+        found.fingerprint,
+    )
+
+
+def _epoch(theirs: dict) -> float:
+    return statistics.median(entry["seconds"] for entry in theirs["history"][1:])
+
+
+def _of(name: str, **answers: dict) -> dict[str, float]:
+    return {library: answer[name] for library, answer in answers.items()}
+
+
+def _record(config: dict, measured: dict[str, dict[str, float]], fingerprint: str) -> Record:
+    """One record of a pair, whose cost holds each figure of both libraries, such as
+    inforec_seconds_per_epoch and recbole_seconds_per_epoch."""
+    (peer,) = {library for values in measured.values() for library in values} - {"inforec"}
+    config = {**config, "threads": THREADS, "seed": 0, "peer": peer}
+    cost = {
+        f"{library}_{name}": value
+        for name, values in measured.items()
+        for library, value in values.items()
+    }
+    record = Record(
+        config=config,
+        run_id=results.run_id(config),
+        study=STUDY,
+        valid={},
+        test={},
+        history=[],
+        cost=cost,
+        provenance=results.provenance(device=torch.device("cpu"), data=fingerprint, seed=0),
+    )
+    results.write(record, results.root() / STUDY)
+    print(Table(HEADER, shown(record)), flush=True)
+    return record
+
+
+HEADER = ["data", "model", "beside", "what", "inforec", "peer", "times better"]
+
+
+def shown(record: Record) -> list[list]:
+    """The rows of the table: how many times better inforec is, above 1 where it is."""
+    config, rows = record.config, []
+    for key, ours in record.cost.items():
+        library, what = key.split("_", 1)
+        if library == "inforec":
+            theirs = record.cost[f"{config['peer']}_{what}"]
+            better = ours / theirs if what in ("rows_per_second", "target_ndcg") else theirs / ours
+            rows.append([config["dataset"], config["model"], config["peer"], what])
+            rows[-1] += [f"{ours:.4g}", f"{theirs:.4g}", f"{better:.2f}"]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--full", action="store_true", help="ml-1m and gowalla instead")
+    full = parser.parse_args().full
+    torch.set_num_threads(THREADS)
+    records = []
+    for name in ("ml-1m", "gowalla") if full else ("ml-100k",):
+        dataset = data.load(name, split=SPLITS[name])
+        epochs = 3 if full else 6
+        records.append(implicit(name, dataset, epochs))
+        for pair in RANKING:
+            if pair.model != "ease" or dataset.num_items < LARGEST_EASE:
+                records.append(ranking(pair, name, dataset, epochs))
+        if name != "gowalla":
+            records += [target(pair, name, dataset) for pair in RANKING if pair.model in QUICK]
+    for pair in () if full else CLICKS:
+        history = HISTORY if pair.model == "din" else 0
+        found = peers.some(data.load_impressions("ml-1m-ctr", history=history), ROWS)
+        records.append(clicks(pair, found, 3 if history else 8))
+    print()
+    print(Table(HEADER, [row for record in records for row in shown(record)]))
+
+
+if __name__ == "__main__":
+    main()
