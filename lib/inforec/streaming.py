@@ -14,6 +14,8 @@ pass reads the items once more: with P_i = exp(s_i - lse) and incoming gradients
 
     dL/ds_i = P_i (g_lse - g_H (log P_i + H) + g_o . (v_i - E_Q[v])).
 
+Where all the scores fit into one block they are kept instead.
+
 The running maximum and sum are those of Milakov and Gimelshein (2018, arXiv:1805.02867).
 
 Shape letters: B rows, N items, D embedding size, C value columns (categories), T excluded items a
