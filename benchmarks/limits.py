@@ -14,6 +14,7 @@ Shape letters: B rows, N items, D embedding size, C categories, V nodes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -121,7 +122,7 @@ def training(model_name: str, loss: str, train, steps: int = 3, **options):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=5e-5, fused=True)
     step, optimizer = fabric.setup(_Step(model, function, {}), optimizer)
     model.on_epoch_start(1)
-    source = batches.epoch(1)
+    source = (batch for epoch in itertools.count(1) for batch in batches.epoch(epoch))
 
     def one():
         _train_epoch(fabric, step, optimizer, [next(source)], 1)

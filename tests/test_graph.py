@@ -74,12 +74,8 @@ def test_propagate_takes_any_layout_of_the_nodes_and_wide_indices(train, dtype):
     torch.manual_seed(0)
     adjacency_VV = normalised_adjacency(train).to(dtype)
     assert adjacency_VV.col_indices().dtype == torch.int32
-    wide_VV = torch.sparse_csr_tensor(
-        adjacency_VV.crow_indices().long(),
-        adjacency_VV.col_indices().long(),
-        adjacency_VV.values(),
-        adjacency_VV.shape,
-    )
+    first, column = adjacency_VV.crow_indices().long(), adjacency_VV.col_indices().long()
+    wide_VV = graph._csr(first, column, adjacency_VV.values())
     node_VD = torch.randn(6, 9, dtype=dtype).T[:, ::2]
     wanted_VD = adjacency_VV.to_dense() @ node_VD
     for matrix_VV in (adjacency_VV, wide_VV):
