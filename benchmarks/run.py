@@ -34,6 +34,23 @@ def seconds(function, repeats: int = REPEATS) -> float:
     return statistics.median(times[1:])
 
 
+def measured(study: str, settings: dict, cost: dict[str, float]) -> results.Record:
+    """Write figures as a record of ``study``; measured again, it is overwritten."""
+    config = {"model": study, **settings, "threads": torch.get_num_threads()}
+    record = results.Record(
+        config=config,
+        run_id=results.run_id(config),
+        study=study,
+        valid={},
+        test={},
+        history=[],
+        cost=cost,
+        provenance=results.provenance(device=choose_device("auto"), data="synthetic", seed=0),
+    )
+    results.write(record, results.root() / study)
+    return record
+
+
 def epochs() -> results.Table:
     """Seconds an epoch of training on MovieLens-100K, by model, loss and terms."""
     rows = []

@@ -4,6 +4,7 @@ Shape letters: V nodes (users first), E interactions, D embedding size, W nodes 
 """
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -68,6 +69,27 @@ def test_propagate_equals_the_dense_product_in_value_and_gradient(train):
     assert torch.autograd.gradcheck(lambda node: propagate(adjacency_VV, node), node_VD)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_propagate_takes_any_layout_of_the_nodes_and_wide_indices(train, dtype):
+    torch.manual_seed(0)
+    adjacency_VV = normalised_adjacency(train).to(dtype)
+    assert adjacency_VV.col_indices().dtype == torch.int32
+    first, column = adjacency_VV.crow_indices().long(), adjacency_VV.col_indices().long()
+    wide_VV = graph._csr(first, column, adjacency_VV.values())
+    node_VD = torch.randn(6, 9, dtype=dtype).T[:, ::2]
+    wanted_VD = adjacency_VV.to_dense() @ node_VD
+    for matrix_VV in (adjacency_VV, wide_VV):
+        torch.testing.assert_close(propagate(matrix_VV, node_VD), wanted_VD)
+
+
+def test_propagate_is_twice_differentiable(train):
+    mean_VV, transposed_VV = (m.double() for m in walk_mean(torch.tensor([[0, 1], [1, 2], [2, 2]])))
+    node_VD = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(
+        lambda node: propagate(mean_VV, node, transposed_VV).square(), node_VD
+    )
+
+
 def test_multi_hot_marks_the_history_and_nothing_for_the_padding():
     hot_BN = multi_hot(torch.tensor([[2, 0, -1], [-1, -1, -1], [3, 3, 1]]), 4)
     assert hot_BN.tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 1]]
@@ -120,6 +142,16 @@ def test_a_step_of_a_walk_is_uniform_over_the_neighbours(make_interactions):
 def test_the_weighted_graph_with_the_norms_is_the_normalised_adjacency(train):
     weighted_VV = WeightedGraph(train).matrix(edge_norm(train))
     torch.testing.assert_close(weighted_VV.to_dense(), normalised_adjacency(train).to_dense())
+
+
+def test_the_kept_graph_is_the_normalised_adjacency_of_what_is_kept(train):
+    keep_E = torch.tensor([True, False, True, True, True, False])
+    some = replace(train, user=train.user[keep_E], item=train.item[keep_E])
+    kept_VV, wanted_VV = WeightedGraph(train).kept(keep_E), normalised_adjacency(some)
+    for name in ("crow_indices", "col_indices", "values"):
+        assert torch.equal(getattr(kept_VV, name)(), getattr(wanted_VV, name)())
+    nothing_VV = WeightedGraph(train).kept(torch.zeros(len(train), dtype=torch.bool))
+    assert not nothing_VV.to_dense().any()
 
 
 @pytest.mark.parametrize("block", [2**17, 4])

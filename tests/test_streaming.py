@@ -121,6 +121,23 @@ def test_gradient_of_one_input_alone(needed):
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["none", "duplicates"])
+@pytest.mark.parametrize("used", [(True, False, False), (True, True, True)])
+def test_scores_kept_for_the_backward_pass_serve_it_twice(kind, used):
+    """One block is kept, more are made again; neither may change what it reads."""
+    tensors, exclude_BT = inputs((3, 11, 2, 4)), exclusions(kind, 3, 11)
+    found = []
+    for block_elements in (3 * 11, 3 * 2):
+        outputs = catalogue_pass(*tensors, exclude_BT, block_elements=block_elements)
+        total = sum(out.square().sum() for out, use in zip(outputs, used, strict=True) if use)
+        for _ in range(2):
+            found.append(
+                torch.autograd.grad(total, tensors[:2], retain_graph=True, allow_unused=True)
+            )
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
+
+
 def test_gradcheck():
     query_BD, item_ND, value_NC = inputs((3, 7, 2, 2))
     exclude_BT = torch.tensor([[0, 1], [6, -1], [-1, -1]])

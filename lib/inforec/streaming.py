@@ -14,6 +14,8 @@ pass reads the items once more: with P_i = exp(s_i - lse) and incoming gradients
 
     dL/ds_i = P_i (g_lse - g_H (log P_i + H) + g_o . (v_i - E_Q[v])).
 
+Where all the scores fit into one block they are kept instead.
+
 The running maximum and sum are those of Milakov and Gimelshein (2018, arXiv:1805.02867).
 
 Shape letters: B rows, N items, D embedding size, C value columns (categories), T excluded items a
@@ -147,6 +149,12 @@ class _CataloguePass(torch.autograd.Function):
             mean_BC = mean_BC / sum_B[:, None]
         ctx.save_for_backward(query_BD, item_ND, value_NC, exclude_BT, lse_B, entropy_B, mean_BC)
         ctx.step = step
+        # Where one block holds all the scores, the backward pass need not make them again.
+        ctx.only_block = None
+        if num_items <= step and any(ctx.needs_input_grad[:3]):
+            score_BS -= sum_B.log()[:, None]
+            weight_BS /= sum_B[:, None]
+            ctx.only_block = score_BS, weight_BS, hidden
         return lse_B, entropy_B, mean_BC
 
     @staticmethod
@@ -170,20 +178,24 @@ class _CataloguePass(torch.autograd.Function):
             value_grad_NC = torch.zeros_like(value_NC)
         for start in range(0, len(item_ND), ctx.step):
             block = slice(start, start + ctx.step)
-            log_prob_BS, hidden = _block_scores(query_BD, item_ND, exclude_BT, start, ctx.step)
-            log_prob_BS -= lse_B[:, None]
-            prob_BS = log_prob_BS.exp()
+            if ctx.only_block is None:
+                log_prob_BS, hidden = _block_scores(query_BD, item_ND, exclude_BT, start, ctx.step)
+                log_prob_BS -= lse_B[:, None]
+                prob_BS = log_prob_BS.exp()
+            else:
+                log_prob_BS, prob_BS, hidden = ctx.only_block
             if need_value and g_mean_BC is not None:
                 value_grad_NC[block] = prob_BS.T @ g_mean_BC
+            # What was kept must survive a second backward pass: it is only read here.
             if g_entropy_B is None:
-                factor_BS = log_prob_BS.copy_(constant_B[:, None].expand_as(log_prob_BS))
+                factor_BS = constant_B[:, None].expand_as(prob_BS).clone()
             else:
                 if hidden is not None:
-                    log_prob_BS[hidden] = 0.0
-                factor_BS = log_prob_BS.mul_(-g_entropy_B[:, None]).add_(constant_B[:, None])
+                    log_prob_BS = log_prob_BS.index_put(hidden, log_prob_BS.new_zeros(()))
+                factor_BS = (log_prob_BS * -g_entropy_B[:, None]).add_(constant_B[:, None])
             if g_mean_BC is not None:
                 factor_BS.addmm_(g_mean_BC, value_NC[block].T)
-            score_grad_BS = prob_BS.mul_(factor_BS)
+            score_grad_BS = factor_BS.mul_(prob_BS)
             if need_query:
                 query_grad_BD.addmm_(score_grad_BS, item_ND[block])
             if need_item:

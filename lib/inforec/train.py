@@ -156,7 +156,7 @@ def fit(
         return [entry]
 
     optimizer = torch.optim.Adam(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     step, optimizer = fabric.setup(_Step(model, objective, regularizers or {}), optimizer)
     state = _State(model, optimizer, config)

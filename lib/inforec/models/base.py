@@ -110,7 +110,8 @@ class DotProduct(Ranker):
         """What the model says about the batch, given its users' and all items' vectors."""
         logits_BK = None
         if batch.items is not None:
-            logits_BK = torch.einsum("bd,bkd->bk", query_BD, F.embedding(batch.items, item_ND))
+            items_BKD = F.embedding(batch.items, item_ND)
+            logits_BK = torch.linalg.vecdot(query_BD[:, None], items_BKD)
         return Output(
             logits_BK,
             ItemDistribution.from_embeddings(query_BD, item_ND),

@@ -5,13 +5,13 @@ Shape letters: E interactions, V nodes (users first), D embedding size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from inforec.checks import require_choice, require_number
-from inforec.graph import normalised_adjacency
+from inforec.graph import WeightedGraph
 from inforec.models.contrastive.views import TwoViews
 from inforec.types import Batch, Interactions, Output
 
@@ -60,7 +60,7 @@ class SGL(TwoViews):
 
     def __init__(self, train: Interactions, config: Config | None = None):
         super().__init__(train, config)
-        self.train_interactions = train
+        self.graph = WeightedGraph(train)
         self.views: list[list[Tensor]] = []  # for each view, the adjacency of each layer
 
     def on_epoch_start(self, epoch: int) -> None:
@@ -73,17 +73,13 @@ class SGL(TwoViews):
 
     def cut(self) -> Tensor:
         """The normalised (V, V) adjacency of a new sub-graph."""
-        train, ratio = self.train_interactions, self.config.ratio
-        device = train.user.device
+        user_E, item_E, ratio = self.graph.user_E, self.graph.item_E, self.config.ratio
         if self.config.augmentation == "node_drop":
-            keep_V = torch.rand(self.num_users + self.num_items, device=device) >= ratio
-            keep_E = keep_V[train.user] & keep_V[self.num_users + train.item]
+            keep_V = torch.rand(self.num_users + self.num_items, device=user_E.device) >= ratio
+            keep_E = keep_V[user_E] & keep_V[item_E]
         else:
-            keep_E = torch.rand(len(train), device=device) >= ratio
-        kept = replace(
-            train, user=train.user[keep_E], item=train.item[keep_E], rating=None, time=None
-        )
-        return normalised_adjacency(kept).to(self.node_VD.dtype)
+            keep_E = torch.rand(len(user_E), device=user_E.device) >= ratio
+        return self.graph.kept(keep_E).to(self.node_VD.dtype)
 
     def forward(self, batch: Batch) -> Output:
         output = super().forward(batch)

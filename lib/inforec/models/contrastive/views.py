@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inforec.checks import require_number
@@ -44,6 +45,6 @@ class TwoViews(LightGCN):
         """
         total = 0.0
         for node_X in (torch.unique(batch.user), self.num_users + batch.positives()):
-            first_XD, second_XD = first_VD[node_X], second_VD[node_X]
+            first_XD, second_XD = F.embedding(node_X, first_VD), F.embedding(node_X, second_VD)
             total = total + info_nce(first_XD, second_XD, self.config.temperature)
         return self.config.weight * total
