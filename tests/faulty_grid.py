@@ -6,6 +6,7 @@ A moment is a write, a rename, a removal or a forced write to the disk, of what 
 import errno
 import io
 import itertools
+import json
 import os
 import random
 import resource
@@ -17,13 +18,15 @@ import types
 import torch
 from tqdm import tqdm
 
-from inforec import results
+from inforec import data, results
+from inforec.data import prepare
+from inforec.data.catalog import CATALOG, Entry, Source
 from inforec.experiment import RunConfig, run
 
 
-def configs(data):
+def configs(folder):
     """Two trainings, a reranker on the weights of the first, and a closed form."""
-    settings = {"dataset": str(data), "k": 5, "validate_every": 1, "device": "cpu"}
+    settings = {"dataset": str(folder), "k": 5, "validate_every": 1, "device": "cpu"}
     first = {**settings, "model": "mf", "options": {"dim": 4}, "alpha": 0.1, "epochs": 5}
     return [
         RunConfig(**first),
@@ -33,7 +36,15 @@ def configs(data):
     ]
 
 
-def work(data, store, fault, pipe):
+def numbers(record):
+    """All that must not depend on what befell the run, as text, in which NaN equals NaN."""
+    history = [{**entry, "seconds": 0} for entry in record.history]
+    users = {name: values.tolist() for name, values in record.users.items()}
+    parts = (record.config, record.study, record.valid, record.test, record.law, history, users)
+    return json.dumps(parts, sort_keys=True)
+
+
+def work(folder, store, fault, pipe):
     """Run the grid; send the id of each record once it is reported as written, then "moments".
 
     What a user would be told is sent as well; every other exception ends the process with a trace.
@@ -43,12 +54,23 @@ def work(data, store, fault, pipe):
     results._git = lambda *arguments: None  # a process less for each record
     moments = Moments(**fault)
     try:
-        for config in configs(data):
+        for config in configs(folder):
             record = run(config, results=store, per_user=True, progress=False)
             pipe.send(("written", record.run_id))
         pipe.send(("moments", moments.passed))
     except (ValueError, OSError) as error:
         pipe.send((type(error).__name__, str(error)))
+
+
+def fetch(shelf, cache, fault):
+    """Fetch a small data set from the shelf into the cache."""
+    os.environ |= {"INFOREC_CACHE": str(cache), "INFOREC_DATA": str(shelf.parent)}
+    files = {path.name: prepare.sha256(path) for path in shelf.iterdir()}
+    source = Source("local", "given_split", files)
+    CATALOG["tiny"] = Entry("tiny", "t", "d", "l", "p", (source,), {}, ("given",))
+    moments = Moments(**fault)
+    prepare.pq.write_table = moments.counted(prepare.pq.write_table, "write_table")
+    data.fetch.fetch("tiny")
 
 
 class Moments:

@@ -6,7 +6,6 @@ The long form, about ten minutes on two cores:
 """
 
 import itertools
-import json
 import math
 import os
 import random
@@ -15,10 +14,13 @@ import time
 from collections import Counter
 from multiprocessing import get_context
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import faulty_grid
 from inforec import results
+from inforec.data import load
 
 FAULTS = int(os.environ.get("INFOREC_FAULTS", 16))
 KINDS = (
@@ -28,12 +30,11 @@ KINDS = (
 KEPT = {".json", ".npz", ".weights"}
 
 
-def numbers(record):
-    """All that must not depend on what befell the run, as text, in which NaN equals NaN."""
-    history = [{**entry, "seconds": 0} for entry in record.history]
-    users = {name: values.tolist() for name, values in record.users.items()}
-    parts = (record.config, record.study, record.valid, record.test, record.law, history, users)
-    return json.dumps(parts, sort_keys=True)
+def forkserver():
+    """Processes forked from one that has imported torch."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "inforec.experiment"])
+    return context
 
 
 class Grid:
@@ -41,8 +42,7 @@ class Grid:
 
     def __init__(self, data, store):
         self.data, self.store = data, store
-        self.context = get_context("forkserver")
-        self.context.set_forkserver_preload(["pytest", "inforec.experiment"])
+        self.context = forkserver()
         self.written, self.damaged = set(), set()
 
     def start(self, store=None, **fault):
@@ -82,7 +82,7 @@ class Grid:
         assert self.written <= set(records), "a record that was reported as written is lost"
         assert len(records) == len(list(self.store.glob("*.json")))
         for name, record in records.items():
-            assert numbers(record) == wanted[name][0]
+            assert faulty_grid.numbers(record) == wanted[name][0]
             if record.arrays is not None:
                 assert record.arrays.keys() == wanted[name][1].keys()
                 for array, values in record.arrays.items():
@@ -169,7 +169,7 @@ def test_faults_at_random_moments(tiny_folder, tmp_path):
     start = time.monotonic()
     _, (_, moments) = grid.run()
     seconds = time.monotonic() - start
-    wanted = {r.run_id: (numbers(r), r.arrays) for r in results.load(grid.store)}
+    wanted = {r.run_id: (faulty_grid.numbers(r), r.arrays) for r in results.load(grid.store)}
     assert len(wanted) == 4 and {path.suffix for path in grid.store.iterdir()} == KEPT
 
     draw, struck, grids = random.Random(2026), Counter(), 0
@@ -193,3 +193,31 @@ def test_faults_at_random_moments(tiny_folder, tmp_path):
         shutil.rmtree(grid.store.parent)
     print(f"\n{sum(struck.values())} faults on {grids} grids of {moments} moments: {dict(struck)}")
     assert set(struck) == set(KINDS) and all(struck.values())
+
+
+@pytest.mark.slow
+def test_a_fetch_killed_at_random_moments(tmp_path):
+    """What lies in the cache under the name of the data set is whole, or nothing is."""
+    shelf = tmp_path / "shelf" / "tiny"
+    shelf.mkdir(parents=True)
+    for name in ("train", "test"):
+        columns = {"user": [0, 1], "item": [2, 3] if name == "train" else [3, 2]}
+        pq.write_table(pa.table(columns), shelf / f"{name}.parquet")
+    context = forkserver()
+    draw, cache, killed = random.Random(2026), tmp_path / "cache" / "data", 0
+    while killed < max(4, FAULTS // 8):
+        fault = {"kill": draw.randint(1, 6), "part": draw.choice([0.0, 0.5])}
+        process = context.Process(target=faulty_grid.fetch, args=(shelf, cache.parent, fault))
+        process.start()
+        process.join(120)
+        killed += process.exitcode == -9
+        assert process.exitcode in (0, -9)
+        process.close()
+        if (cache / "tiny").exists():
+            assert load(cache / "tiny", split="given").num_users == 2  # compares every sum
+            shutil.rmtree(cache / "tiny")
+    process = context.Process(target=faulty_grid.fetch, args=(shelf, cache.parent, {}))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0 and load(cache / "tiny", split="given").num_users == 2
+    assert [path.name for path in cache.iterdir() if path.suffix != ".lock"] == ["tiny"]

@@ -136,7 +136,7 @@ def test_no_bit_of_a_record_changes_unseen(tmp_path):
         else:
             assert same(vars(back), vars(whole))  # such as an "E" in an exponent
     path.write_text(raw.decode().replace("0.333", "0.433"))
-    with pytest.raises(ValueError, match="it was altered; delete it to run its conf"):
+    with pytest.raises(ValueError, match="was altered; delete it to run its config"):
         results.find(CONFIG, tmp_path)
 
 

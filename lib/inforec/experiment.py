@@ -690,7 +690,7 @@ def _share_of_ndcg(dataset, k: int) -> Tensor:
     """
     rate = len(dataset.valid) / len(dataset.train)
     held_U = (rate * dataset.train.user_counts).clamp(min=1.0)
-    ideal_K = (1 / torch.arange(2, k + 2, device=held_U.device).log2()).cumsum(0)
+    ideal_K = (1 / torch.arange(2, k + 2).log2()).cumsum(0).to(held_U.device)
     return held_U / ideal_K[held_U.round().long().clamp(max=k) - 1]
 
 

@@ -225,7 +225,7 @@ def read(path: Path | str) -> Record:
         # Records made before there were sums have neither.
         digest, arrays_digest = body.pop("digest", None), body.get("arrays")
         if digest is not None and digest != _digest(body):
-            raise ValueError("it was altered; delete it to run its configuration again")
+            raise ValueError("it was altered")
         body.pop("arrays", None)
         validations = [entry["valid"] for entry in body["history"] if "valid" in entry]
         for metrics in (body["valid"], body["test"], body.get("law", {}), *validations):
@@ -235,7 +235,9 @@ def read(path: Path | str) -> Record:
             name: np.array(text.split(), dtype=float) for name, text in record.users.items()
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a record of inforec: {error}") from error
+        raise ValueError(
+            f"{path} is not a record of inforec: {error}; delete it to run its configuration again"
+        ) from error
     arrays = path.with_suffix(".npz")
     with contextlib.suppress(FileNotFoundError):
         raw = arrays.read_bytes()
