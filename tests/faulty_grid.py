@@ -82,7 +82,7 @@ class Moments:
         part: how much of a write goes through in the moment of the strike; for the others, whether
             the strike comes before (0) or after.
         limit: bytes at which the operating system cuts every file.
-        clock: whether the wall clock jumps by years, to and fro, whenever it is read.
+        clock: whether the wall clock jumps by years, back and forth, whenever it is read.
     """
 
     def __init__(self, kill=None, full=None, part=0.0, limit=None, clock=False):

@@ -700,16 +700,25 @@ def _law(config: RunConfig, model, dataset) -> tuple[dict[str, float], Tensor | 
     parts = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
     sums = dict.fromkeys([f"nll_{name}" for name in parts] + ["entropy", "category_kl"], 0.0)
     law_UC = []
-    for user_B in torch.arange(dataset.num_users, device=dataset.train.user.device).split(1024):
-        law = model.law(Query(user_B, dataset.train.history_UT[user_B]))
+    user_U = torch.arange(dataset.num_users, device=dataset.train.user.device)
+
+    def said(block):
+        law = model.law(Query(user_U[block], dataset.train.history_UT[block]))
         law = law.with_temperature(config.temperature)
+        law_BC, found = None, {}
         if dataset.category_NC is not None:
             law_BC = law.mean(dataset.category_NC)
-            law_UC.append(law_BC)
-            sums["category_kl"] += float(kl(dataset.interest_UC[user_B], law_BC).sum())
-        sums["entropy"] += float(law.entropy().sum())
+            found["category_kl"] = float(kl(dataset.interest_UC[block], law_BC).sum())
+        found["entropy"] = float(law.entropy().sum())
         for name, part in parts.items():
-            sums[f"nll_{name}"] -= float(law.log_prob(part.history_UT[user_B]).sum())
+            found[f"nll_{name}"] = -float(law.log_prob(part.history_UT[block]).sum())
+        return found, law_BC
+
+    for found, law_BC in in_blocks(said, len(user_U), 1024):
+        for name, value in found.items():
+            sums[name] += value
+        if law_BC is not None:
+            law_UC.append(law_BC)
     means = {
         name: value / (len(parts[name[4:]]) if name.startswith("nll") else dataset.num_users)
         for name, value in sums.items()
