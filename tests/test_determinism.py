@@ -100,7 +100,7 @@ def runs(seeds):
 
 def held():
     gc.collect()
-    tensors = sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+    tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
     pages = int(open("/proc/self/statm").read().split()[1])
     return len(os.listdir("/proc/self/fd")), tensors, pages * os.sysconf("SC_PAGE_SIZE")
 

@@ -344,21 +344,23 @@ def test_the_checkpoint_of_another_configuration_is_not_continued(config, tmp_pa
 def test_a_run_stopped_between_its_weights_and_its_record_keeps_its_history(
     config, tmp_path, monkeypatch
 ):
+    study = tmp_path / "study"
+
     def stop(*arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(results, "write", stop)
-        quiet(config, results=tmp_path)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".weights"]
+        quiet(config, results=study)
+    assert [path.suffix for path in study.iterdir()] == [".weights"]
     seen = []
-    record = run(config, results=tmp_path, callbacks=[seen.append], progress=False)
+    record = run(config, results=study, callbacks=[seen.append], progress=False)
     assert seen == [] and record.provenance["trained"] == results.commit()
     assert without_seconds(record.history) == without_seconds(quiet(config).history)
 
 
 def test_the_checkpoint_goes_only_after_the_weights_are_there(config, tmp_path, monkeypatch):
-    save = results.save_tensors
+    study, save = tmp_path / "study", results.save_tensors
 
     def full(state, path):
         if path.suffix == ".weights":
@@ -367,16 +369,16 @@ def test_the_checkpoint_goes_only_after_the_weights_are_there(config, tmp_path, 
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(results, "save_tensors", full)
-        quiet(config, results=tmp_path)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".ckpt"]
+        quiet(config, results=study)
+    assert [path.suffix for path in study.iterdir()] == [".ckpt"]
     seen = []
-    record = run(config, results=tmp_path, callbacks=[seen.append], progress=False)
+    record = run(config, results=study, callbacks=[seen.append], progress=False)
     assert seen == [] and record.test == quiet(config).test
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".npz", ".weights"]
+    assert sorted(path.suffix for path in study.iterdir()) == [".json", ".npz", ".weights"]
     # What a second process left that was killed after the first had ended:
-    left = tmp_path / f"{results.run_id(config.training().to_dict())}.ckpt"
+    left = study / f"{results.run_id(config.training().to_dict())}.ckpt"
     left.touch()
-    assert quiet(config, results=tmp_path).found and not left.exists()
+    assert quiet(config, results=study).found and not left.exists()
 
 
 def test_damaged_weights_are_named(config, tmp_path):

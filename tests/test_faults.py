@@ -191,7 +191,8 @@ def test_faults_at_random_moments(tiny_folder, tmp_path):
         left = [path.name for path in grid.store.iterdir() if path.suffix not in KEPT]
         assert left == []
         shutil.rmtree(grid.store.parent)
-    print(f"\n{sum(struck.values())} faults on {grids} grids of {moments} moments: {dict(struck)}")
+        total = sum(struck.values())
+        print(f"{total} faults on {grids} grids of {moments} moments: {dict(struck)}", flush=True)
     assert set(struck) == set(KINDS) and all(struck.values())
 
 

@@ -53,6 +53,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_the_workers_of_a_killed_grid_end(workflow, tmp_path):
     script, pipe = tmp_path / "parent.py", tmp_path / "pipe"
     script.write_text(PARENT)
