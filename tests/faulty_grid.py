@@ -121,7 +121,8 @@ class Moments:
         if struck:
             os.kill(os.getpid(), signal.SIGKILL)
         if full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            named = [str(arguments[0])] if _name == "replace" else []  # as the system does it
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *named)
         return function(*arguments, **options)
 
 

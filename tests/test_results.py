@@ -206,7 +206,7 @@ def test_no_bit_of_a_weight_changes_unseen(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
-    (tmp_path / ".0123.json.abc.tmp").write_text("half")
+    (tmp_path / ".0123456789ab.json.abc.tmp").write_text("half")
     with results._Replacing(tmp_path / "live.json") as temporary:
         Path(temporary).write_text("whole")
         results.prepare(tmp_path)

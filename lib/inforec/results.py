@@ -126,7 +126,7 @@ def prepare(folder: Path | str) -> None:
             error.errno,
             f"results={str(folder)!r}: expected a folder that can be written: {error.strerror}",
         ) from error
-    for left in folder.glob(".*.tmp"):
+    for left in folder.glob(f".{'?' * 12}.*.tmp"):
         with contextlib.suppress(OSError), open(left, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where its writer lives
             left.unlink()
@@ -170,10 +170,9 @@ def write(record: Record, folder: Path | str) -> Path:
             file.flush()
             os.fsync(file.fileno())
     handle = os.open(folder, os.O_RDONLY)
-    try:
+    with contextlib.suppress(OSError):  # some file systems cannot do this for a folder
         os.fsync(handle)
-    finally:
-        os.close(handle)
+    os.close(handle)
     return path
 
 
