@@ -179,11 +179,15 @@ def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path, monkeypatch):
 
     class Full(io.FileIO):
         def write(self, content):
-            raise OSError(errno.ENOSPC, "No space left on device")
+            if self.tell() + len(content) > self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
 
     monkeypatch.setattr(results, "open", lambda path, mode: Full(path, mode), raising=False)
-    with pytest.raises(OSError, match=r"No space left on device: '.*/a\.weights'"):
-        results.save_tensors({"a": torch.zeros(5)}, tmp_path / "a.weights")
+    for Full.room in (0, 300, 1000, 4000):
+        with pytest.raises(OSError, match=r"No space left on device: '.*/a\.weights'"):
+            results.save_tensors({"a": torch.zeros(1000)}, tmp_path / "a.weights")
+    Full.room = 0
     with pytest.raises(OSError, match=r"No space left on device: '.*\.npz'"):
         results.write(record(), tmp_path)
     with pytest.raises(OSError, match=r"No space left on device: '.*\.json'"):
@@ -207,11 +211,12 @@ def test_no_bit_of_a_weight_changes_unseen(tmp_path):
 
 def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
     (tmp_path / ".0123456789ab.json.abc.tmp").write_text("half")
-    with results._Replacing(tmp_path / "live.json") as temporary:
+    live = tmp_path / "ba9876543210.json"
+    with results._Replacing(live) as temporary:
         Path(temporary).write_text("whole")
         results.prepare(tmp_path)
         assert names(tmp_path) == [Path(temporary).name]
-    assert names(tmp_path) == ["live.json"]
+    assert names(tmp_path) == [live.name]
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_anything_is_run(tmp_path, monkeypatch):
