@@ -201,8 +201,13 @@ def test_a_fetch_killed_at_random_moments(tmp_path):
     """What lies in the cache under the name of the data set is whole, or nothing is."""
     shelf = tmp_path / "shelf" / "tiny"
     shelf.mkdir(parents=True)
-    for name in ("train", "test"):
-        columns = {"user": [0, 1], "item": [2, 3] if name == "train" else [3, 2]}
+    tables = {
+        "train": {"user": [0, 0, 1], "item": [0, 1, 1]},
+        "test": {"user": [1], "item": [2]},
+        "users": {"user": [0, 1], "org_id": ["a", "b"]},
+        "items": {"item": [0, 1, 2], "org_id": ["1", "2", "267"]},
+    }
+    for name, columns in tables.items():
         pq.write_table(pa.table(columns), shelf / f"{name}.parquet")
     context = forkserver()
     draw, cache, killed = random.Random(2026), tmp_path / "cache" / "data", 0
