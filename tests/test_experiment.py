@@ -341,6 +341,79 @@ def test_the_checkpoint_of_another_configuration_is_not_continued(config, tmp_pa
     assert without_seconds(record.history) == without_seconds(quiet(other).history)
 
 
+def test_a_run_stopped_between_its_weights_and_its_record_keeps_its_history(
+    config, tmp_path, monkeypatch
+):
+    study = tmp_path / "study"
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(results, "write", stop)
+        quiet(config, results=study)
+    assert [path.suffix for path in study.iterdir()] == [".weights"]
+    seen = []
+    record = run(config, results=study, callbacks=[seen.append], progress=False)
+    assert seen == [] and record.provenance["trained"] == results.commit()
+    assert without_seconds(record.history) == without_seconds(quiet(config).history)
+
+
+def test_the_checkpoint_goes_only_after_the_weights_are_there(config, tmp_path, monkeypatch):
+    study, save = tmp_path / "study", results.save_tensors
+
+    def full(state, path):
+        if path.suffix == ".weights":
+            raise OSError(28, "No space left on device", str(path))
+        save(state, path)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(results, "save_tensors", full)
+        quiet(config, results=study)
+    assert [path.suffix for path in study.iterdir()] == [".ckpt"]
+    seen = []
+    record = run(config, results=study, callbacks=[seen.append], progress=False)
+    assert seen == [] and record.test == quiet(config).test
+    assert sorted(path.suffix for path in study.iterdir()) == [".json", ".npz", ".weights"]
+    # What a second process left that was killed after the first had ended:
+    left = study / f"{results.run_id(config.training().to_dict())}.ckpt"
+    left.touch()
+    assert quiet(config, results=study).found and not left.exists()
+
+
+def test_damaged_weights_are_named(config, tmp_path):
+    record = quiet(config, results=tmp_path)
+    (weights,) = tmp_path.glob("*.weights")
+    raw = weights.read_bytes()
+    weights.write_bytes(raw[:700] + bytes([raw[700] ^ 16]) + raw[701:])
+    (tmp_path / f"{record.run_id}.json").unlink()
+    with pytest.raises(ValueError, match=r"\.weights is not a readable checkpoint: delete it"):
+        quiet(config, results=tmp_path)
+
+
+def test_a_training_that_does_not_fit_in_memory_says_what_to_lower(config, monkeypatch):
+    def fit(*arguments, **options):
+        torch.empty(2**50)
+
+    monkeypatch.setattr(experiment, "fit", fit)
+    with pytest.raises(ValueError, match=rf"batch_size={config.batch_size}: out of memory in"):
+        quiet(config)
+
+
+def test_lists_are_reranked_in_smaller_blocks_where_memory_is_short(config, monkeypatch):
+    config = replace(config, reranker="steck", candidates=10)
+    whole = quiet(config).top
+    steck = experiment.rerank.steck
+
+    def short_of_memory(score_BM, *arguments, **options):
+        return steck(score_BM, *arguments, **options) if len(score_BM) < 9 else torch.empty(2**50)
+
+    monkeypatch.setattr(experiment.rerank, "steck", short_of_memory)
+    with pytest.warns(RuntimeWarning, match="out of memory with a block of 24 rows: .* with 6"):
+        lists = quiet(config).top
+    assert np.array_equal(lists, whole)
+
+
 # ---- the trained model --------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import torch
 
 from inforec.experiment import RunConfig, run
 from inforec.streaming import catalogue_pass
+from test_determinism import MODELS, elsewhere, write_labelled
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,6 +39,14 @@ def test_half_precision_keeps_the_entropy():
     for mine, reference in zip(ours[:2], wanted[:2], strict=True):
         assert mine.dtype == torch.float32
         torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_bits(tiny_folder, tmp_path):
+    """With PyTorch's deterministic algorithms; in processes of their own, as cuBLAS asks."""
+    labelled = write_labelled(tmp_path / "labelled")
+    fixed = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    first, second = (elsewhere(tiny_folder, labelled, "cuda", **fixed) for _ in range(2))
+    assert first == second and len(set(first.values())) == len(MODELS)
 
 
 @pytest.mark.parametrize("model", ["mf", "lightgcn", "ease", "itemknn", "popularity"])

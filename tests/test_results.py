@@ -1,6 +1,8 @@
 """Records: written whole or not at all, read back as they were, found by their configuration."""
 
 import copy
+import errno
+import io
 import json
 import math
 import os
@@ -120,6 +122,114 @@ def test_a_file_that_is_no_record_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ValueError, match=r"other\.json is not a record"):
         results.read(path)
+
+
+def test_no_bit_of_a_record_changes_unseen(tmp_path):
+    path = results.write(record(arrays=False), tmp_path)
+    raw, whole = path.read_bytes(), results.read(path)
+    for place in range(len(raw)):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << place % 8]) + raw[place + 1 :])
+        try:
+            back = results.read(path)
+        except ValueError as error:
+            assert f"{path} is not a record of inforec" in str(error)
+        else:
+            assert same(vars(back), vars(whole))  # such as an "E" in an exponent
+    path.write_text(raw.decode().replace("0.333", "0.433"))
+    with pytest.raises(ValueError, match="was altered; delete it to run its config"):
+        results.find(CONFIG, tmp_path)
+
+
+def test_a_record_from_before_there_were_sums_is_read(tmp_path):
+    path = results.write(record(), tmp_path)
+    body = json.loads(path.read_text())
+    del body["digest"], body["arrays"]
+    path.write_text(json.dumps(body))
+    assert results.find(CONFIG, tmp_path).top.shape == (2, 2)
+    path.with_suffix(".npz").write_bytes(b"PK half")
+    with pytest.raises(ValueError, match=r"\.npz is damaged; delete it and its record"):
+        results.read(path)
+
+
+def test_a_record_under_another_name_is_not_found(tmp_path):
+    path = results.write(record(), tmp_path)
+    other = {**CONFIG, "seed": 1}
+    path.rename(tmp_path / f"{results.run_id(other)}.json")
+    with pytest.raises(ValueError, match=f"holds the record of run {results.run_id(CONFIG)}"):
+        results.find(other, tmp_path)
+
+
+@pytest.mark.parametrize("change", ["another run's", "altered", "none of its own"])
+def test_lists_that_are_not_those_of_the_record_are_not_given(tmp_path, change):
+    ours, theirs = record(arrays=change != "none of its own"), record({**CONFIG, "seed": 1})
+    theirs.arrays = {"top_UK": np.array([[2, 0], [0, 1]])}
+    paths = [results.write(each, tmp_path).with_suffix(".npz") for each in (ours, theirs)]
+    if change == "altered":
+        raw = paths[0].read_bytes()
+        paths[0].write_bytes(raw[:60] + bytes([raw[60] ^ 4]) + raw[61:])
+    else:
+        paths[1].replace(paths[0])
+    found = results.find(CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="not stored beside its record"):
+        _ = found.top
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path, monkeypatch):
+    """torch.save alone would speak of an unexpected position."""
+
+    class Full(io.FileIO):
+        def write(self, content):
+            if self.tell() + len(content) > self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    monkeypatch.setattr(results, "open", lambda path, mode: Full(path, mode), raising=False)
+    for Full.room in (0, 300, 1000, 4000):
+        with pytest.raises(OSError, match=r"No space left on device: '.*/a\.weights'"):
+            results.save_tensors({"a": torch.zeros(1000)}, tmp_path / "a.weights")
+    Full.room = 0
+    with pytest.raises(OSError, match=r"No space left on device: '.*\.npz'"):
+        results.write(record(), tmp_path)
+    with pytest.raises(OSError, match=r"No space left on device: '.*\.json'"):
+        results.write(record(arrays=False), tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_no_bit_of_a_weight_changes_unseen(tmp_path):
+    path, state = tmp_path / "a.weights", {"name": "a", "weight": torch.arange(64.0)}
+    results.save_tensors(state, path)
+    raw, device = path.read_bytes(), torch.device("cpu")
+    for place in range(len(raw)):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << place % 8]) + raw[place + 1 :])
+        try:
+            back = results.load_tensors(path, device)
+        except ValueError as error:
+            assert f"{path} is not a readable checkpoint" in str(error)
+        else:
+            assert back["name"] == "a" and torch.equal(back["weight"], state["weight"])
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
+    (tmp_path / ".0123456789ab.json.abc.tmp").write_text("half")
+    live = tmp_path / "ba9876543210.json"
+    with results._Replacing(live) as temporary:
+        Path(temporary).write_text("whole")
+        results.prepare(tmp_path)
+        assert names(tmp_path) == [Path(temporary).name]
+    assert names(tmp_path) == [live.name]
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_run(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"results='.*/file/study': expected a folder"):
+        results.prepare(tmp_path / "file" / "study")
+
+    def refuse(dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(results.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OSError, match="expected a folder that can be written: Read-only file"):
+        results.prepare(tmp_path)
 
 
 WRITER = """

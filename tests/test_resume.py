@@ -13,6 +13,7 @@ from inforec import losses
 from inforec.batches import PairBatches
 from inforec.evaluate import evaluate
 from inforec.models import REGISTRY
+from inforec.results import save_tensors
 from inforec.train import FitConfig, Objective, fit
 
 BPR = Objective("bpr", lambda output, batch: losses.bpr(output.logits[:, 0], output.logits[:, 1:]))
@@ -73,7 +74,9 @@ def test_a_stopped_run_continues_to_the_same_numbers(tiny, tmp_path, epoch):
     resumed = train(tiny, checkpoint, [lambda entry: seen.append(entry["epoch"])])
     assert_same(resumed, unbroken)
     assert seen == list(range(epoch // 2 * 2 + 1, 13))  # it did continue
-    assert list(checkpoint.parent.iterdir()) == []
+    # The file stays until the model is kept elsewhere: the same call trains no more.
+    assert_same(train(tiny, checkpoint, [stop_after(12)]), unbroken)
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
 def test_a_run_stopped_twice_continues_to_the_same_numbers(tiny, tmp_path):
@@ -123,6 +126,25 @@ def test_a_checkpoint_cut_short_is_named(tiny, tmp_path, keep):
         train(tiny, checkpoint)
 
 
+def test_a_checkpoint_with_a_flipped_bit_is_named(tiny, tmp_path):
+    checkpoint = tmp_path / "run.ckpt"
+    with pytest.raises(StopError):
+        train(tiny, checkpoint, [stop_after(6)])
+    raw = checkpoint.read_bytes()
+    middle = len(raw) // 2  # a weight: torch.load would not notice
+    checkpoint.write_bytes(raw[:middle] + bytes([raw[middle] ^ 16]) + raw[middle + 1 :])
+    with pytest.raises(ValueError, match=r"run\.ckpt is not a readable checkpoint: delete it"):
+        train(tiny, checkpoint)
+
+
+def test_a_checkpoint_of_other_parameters_is_named(tiny, tmp_path):
+    checkpoint = tmp_path / "run.ckpt"
+    state = {"key": "one run", "model": {"weight": torch.zeros(3)}}
+    save_tensors(state, checkpoint)
+    with pytest.raises(ValueError, match=r"run\.ckpt is of another version .* delete it"):
+        train(tiny, checkpoint)
+
+
 def test_a_failure_while_saving_leaves_the_last_whole_checkpoint(tiny, tmp_path, monkeypatch):
     checkpoint = tmp_path / "run.ckpt"
     with pytest.raises(StopError):
@@ -130,8 +152,7 @@ def test_a_failure_while_saving_leaves_the_last_whole_checkpoint(tiny, tmp_path,
     whole = checkpoint.read_bytes()
 
     def half(state, path):
-        with open(path, "wb") as file:
-            file.write(b"half")
+        path.write(b"half")
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:

@@ -1,6 +1,12 @@
 """The searches and grids behind the book's tables, on a data set of a second."""
 
+import contextlib
 import json
+import os
+import select
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +37,45 @@ def method(workflow, tiny_folder):
     fixed = {"dataset": str(tiny_folder), "model": "mf", "options.dim": 4, "epochs": 2, "k": 20}
     space = {"learning_rate": (0.001, 0.1), "options.cosine": [False, True]}
     return runs.Method({**fixed, "candidates": 20, "device": "cpu"}, space)
+
+
+PARENT = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+import runs
+
+def wait(pipe):
+    os.write(os.open(pipe, os.O_WRONLY), b"x")  # held open until the worker ends
+    time.sleep(600)
+
+if __name__ == "__main__":
+    runs.in_parallel("waiting", wait, [(sys.argv[2],)] * 2, 2)
+"""
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_killed_grid_end(workflow, tmp_path):
+    script, pipe = tmp_path / "parent.py", tmp_path / "pipe"
+    script.write_text(PARENT)
+    os.mkfifo(pipe)
+    folder = Path(inforec.__file__).parents[2] / "workflow"
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(folder), str(pipe)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        with open(pipe, "rb", buffering=0) as file:
+            said = b""
+            while len(said) < 2:
+                said += file.read(1)
+            parent.kill()
+            parent.wait()
+            ended, _, _ = select.select([file], [], [], 60)
+            assert ended and file.read() == b""  # comes when the last worker has ended
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
 
 
 @pytest.mark.filterwarnings("default")  # optuna announces what it may change

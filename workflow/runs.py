@@ -6,10 +6,12 @@ Runs whose records exist are not repeated, so every grid may be stopped and star
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 import optuna
 import torch
@@ -100,6 +102,13 @@ def in_parallel(name: str, function: Callable, arguments: list[tuple], jobs: int
 
 def _single() -> None:
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its workers: without this they would wait for ever."""
+    parent_process().join()
+    os._exit(1)
 
 
 def _one(config, study: str, per_user: bool) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inforec.checks import require_choice, require_number
+from inforec.memory import in_blocks
 from inforec.metrics import calibration, diversity, pointwise, ranking
 from inforec.models.base import ClickModel, DotProduct, Ranker
 from inforec.types import PAD, Impressions, Interactions, Query
@@ -99,14 +100,24 @@ def score_blocks(
     """Yield (user_B, score_BN) for all users, in blocks that fit in memory."""
     user_U = torch.arange(len(history_UT), device=history_UT.device)
     rows = max(1, SCORES_HELD // num_items)
+
+    def scored(block):
+        query = Query(user_U[block], history_UT[block])
+        return query.user, model.score(query).clone()
+
+    def embedded(block):
+        query = Query(user_U[block], history_UT[block])
+        return query.user, *model.embed(query)
+
     if not isinstance(model, DotProduct):
-        for user_B in user_U.split(rows):
-            yield user_B, model.score(Query(user_B, history_UT[user_B])).clone()
+        yield from in_blocks(scored, len(user_U), rows)
         return
-    for chunk in user_U.split(USERS_EMBEDDED):
-        query_XD, item_ND = model.embed(Query(chunk, history_UT[chunk]))
-        for user_B, query_BD in zip(chunk.split(rows), query_XD.split(rows), strict=True):
-            yield user_B, query_BD @ item_ND.T
+    for user_X, query_XD, item_ND in in_blocks(embedded, len(user_U), USERS_EMBEDDED):
+
+        def multiplied(block, user_X=user_X, query_XD=query_XD, item_ND=item_ND):
+            return user_X[block], query_XD[block] @ item_ND.T
+
+        yield from in_blocks(multiplied, len(user_X), rows)
 
 
 def evaluate_lists(
@@ -210,10 +221,10 @@ def click_logits(model: ClickModel, impressions: Impressions) -> Tensor:
         ValueError: if a logit is not finite.
     """
     model.eval()
-    starts = range(0, len(impressions), ROWS_HELD)
-    logit_E = torch.cat(
-        [model(impressions.rows(slice(at, at + ROWS_HELD))).logits for at in starts]
+    blocks = in_blocks(
+        lambda block: model(impressions.rows(block)).logits, len(impressions), ROWS_HELD
     )
+    logit_E = torch.cat(list(blocks))
     wrong_E = ~logit_E.isfinite()
     if bool(wrong_E.any()):
         row = int(wrong_E.nonzero()[0])

@@ -28,6 +28,7 @@ from inforec.evaluate import (
     untaken_scores,
     user_metrics,
 )
+from inforec.memory import in_blocks, out_of_memory
 from inforec.metrics.calibration import SMOOTHING
 from inforec.models import REGISTRY, ClickModel
 from inforec.regularizers import kl
@@ -334,7 +335,11 @@ def run(
     if found and found.provenance["data"] != dataset.fingerprint:  # a folder of one's own changed
         found = None
     if found and (found.users or not per_user):
+        # A second process that trained the same may have been killed after this record was made.
+        _checkpoint(config, folder).unlink(missing_ok=True)
         return found
+    if folder is not None:
+        _results.prepare(folder)
 
     if not config.clicks:
         _check_candidates(config, dataset)
@@ -439,28 +444,44 @@ def _fit(
     """Train the model, or take the weights that an earlier run with this training left.
 
     Returns:
-        The history, and None; or [], and the commit at which the weights were trained.
+        The history, and None; or, with weights found, the history if it was this run that trained
+        them, else [], and the commit at which they were trained.
     """
-    if folder is not None and (saved := _take_weights(config, model, dataset, folder)):
-        return [], saved["commit"]
     training_id, key = _training(config, dataset)
-    history = fit(
-        model,
-        _batches(config, dataset),
-        _objective(config, dataset),
-        config.fit_config(
-            checkpoint=folder / f"{training_id}.ckpt" if folder is not None else None,
-            checkpoint_key=key,
-            progress=progress,
-        ),
-        regularizers=_regularizers(config, dataset),
-        validate=_validation(config, dataset),
-        callbacks=callbacks,
-    )
+    run_id = _results.run_id(config.to_dict())
+    checkpoint = _checkpoint(config, folder) if folder is not None else None
+    if folder is not None and (saved := _take_weights(config, model, dataset, folder)):
+        checkpoint.unlink(missing_ok=True)
+        # This run's own weights: it was stopped between its training and its record.
+        return saved["history"] if saved.get("run_id") == run_id else [], saved["commit"]
+    try:
+        history = fit(
+            model,
+            _batches(config, dataset),
+            _objective(config, dataset),
+            config.fit_config(checkpoint=checkpoint, checkpoint_key=key, progress=progress),
+            regularizers=_regularizers(config, dataset),
+            validate=_validation(config, dataset),
+            callbacks=callbacks,
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ValueError(
+            f"batch_size={config.batch_size}: out of memory in training {config.model!r}: expected "
+            "a smaller one, or smaller options of the model, such as dim. It is another run then, "
+            "because what is said of a batch is not the sum of what is said of its parts"
+        ) from error
     if folder is not None and not model.closed_form:
         state = {"key": key, "model": model.state_dict(), "commit": _results.commit()}
+        state |= {"run_id": run_id, "history": history}
         _results.save_tensors(state, folder / f"{training_id}.weights")
+        checkpoint.unlink(missing_ok=True)
     return history, None
+
+
+def _checkpoint(config: RunConfig, folder: Path) -> Path:
+    return folder / f"{_results.run_id(config.training().to_dict())}.ckpt"
 
 
 def _validation(config: RunConfig, dataset) -> Callable:
@@ -481,11 +502,10 @@ def _take_weights(config: RunConfig, model, dataset, folder: Path) -> dict | Non
     weights = folder / f"{training_id}.weights"
     if not weights.exists():
         return None
-    device = dataset.train.user.device
-    saved = torch.load(weights, map_location=device, weights_only=True)
+    saved = _results.load_tensors(weights, dataset.train.user.device)
     if saved["key"] != key:
         return None
-    model.to(device).load_state_dict(saved["model"])
+    model.to(dataset.train.user.device).load_state_dict(saved["model"])
     model.eval()
     return saved
 
@@ -612,13 +632,22 @@ def _lists(config: RunConfig, model, dataset, on: str) -> Tensor:
     taken_UT = taken_items(dataset, on)
     top_UK = torch.empty_like(taken_UT[:, :1]).repeat(1, config.k)
     for user_B, score_BN in untaken_scores(model, dataset, on):
-        temperature = config.temperature
-        if config.rerank_perplexity is not None:
-            # In blocks that stay in the processor's cache: the scores are read a dozen times.
-            blocks = zip(score_BN.split(256), taken_UT[user_B].split(256), strict=True)
-            temperature = torch.cat([_softness(*b, config.rerank_perplexity) for b in blocks])
-        top_UK[user_B] = _reranked(config, score_BN / temperature, dataset, user_B)
+
+        def lists(block, user_B=user_B, score_BN=score_BN):
+            return _reranked_block(config, score_BN[block], taken_UT, dataset, user_B[block])
+
+        top_UK[user_B] = torch.cat(list(in_blocks(lists, len(user_B), len(user_B))))
     return top_UK
+
+
+def _reranked_block(config: RunConfig, score_BN, taken_UT, dataset, user_B) -> Tensor:
+    """(B, k) lists from the model's scores, -inf at the items taken."""
+    temperature = config.temperature
+    if config.rerank_perplexity is not None:
+        # In blocks that stay in the processor's cache: the scores are read a dozen times.
+        blocks = zip(score_BN.split(256), taken_UT[user_B].split(256), strict=True)
+        temperature = torch.cat([_softness(*b, config.rerank_perplexity) for b in blocks])
+    return _reranked(config, score_BN / temperature, dataset, user_B)
 
 
 def _softness(score_BN: Tensor, taken_BT: Tensor, perplexity: float) -> Tensor:
@@ -661,7 +690,7 @@ def _share_of_ndcg(dataset, k: int) -> Tensor:
     """
     rate = len(dataset.valid) / len(dataset.train)
     held_U = (rate * dataset.train.user_counts).clamp(min=1.0)
-    ideal_K = (1 / torch.arange(2, k + 2, device=held_U.device).log2()).cumsum(0)
+    ideal_K = (1 / torch.arange(2, k + 2).log2()).cumsum(0).to(held_U.device)
     return held_U / ideal_K[held_U.round().long().clamp(max=k) - 1]
 
 
@@ -671,16 +700,25 @@ def _law(config: RunConfig, model, dataset) -> tuple[dict[str, float], Tensor | 
     parts = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
     sums = dict.fromkeys([f"nll_{name}" for name in parts] + ["entropy", "category_kl"], 0.0)
     law_UC = []
-    for user_B in torch.arange(dataset.num_users, device=dataset.train.user.device).split(1024):
-        law = model.law(Query(user_B, dataset.train.history_UT[user_B]))
+    user_U = torch.arange(dataset.num_users, device=dataset.train.user.device)
+
+    def said(block):
+        law = model.law(Query(user_U[block], dataset.train.history_UT[block]))
         law = law.with_temperature(config.temperature)
+        law_BC, found = None, {}
         if dataset.category_NC is not None:
             law_BC = law.mean(dataset.category_NC)
-            law_UC.append(law_BC)
-            sums["category_kl"] += float(kl(dataset.interest_UC[user_B], law_BC).sum())
-        sums["entropy"] += float(law.entropy().sum())
+            found["category_kl"] = float(kl(dataset.interest_UC[block], law_BC).sum())
+        found["entropy"] = float(law.entropy().sum())
         for name, part in parts.items():
-            sums[f"nll_{name}"] -= float(law.log_prob(part.history_UT[user_B]).sum())
+            found[f"nll_{name}"] = -float(law.log_prob(part.history_UT[block]).sum())
+        return found, law_BC
+
+    for found, law_BC in in_blocks(said, len(user_U), 1024):
+        for name, value in found.items():
+            sums[name] += value
+        if law_BC is not None:
+            law_UC.append(law_BC)
     means = {
         name: value / (len(parts[name[4:]]) if name.startswith("nll") else dataset.num_users)
         for name, value in sums.items()

@@ -1,10 +1,19 @@
-"""Records: one JSON file a run, written whole or not at all, found again by its configuration."""
+"""Records: one JSON file a run, written whole or not at all, found again by its configuration.
+
+Every file is written under another name and renamed when it is whole, so a process may be killed at
+any moment. A record is also forced to the disk before :func:`write` returns: what was reported as
+written outlives a power cut. Checkpoints, weights and lists are not, because they can be made
+again; sums in every file tell one that was cut short or altered.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
 import hashlib
 import html
+import io
 import json
 import math
 import os
@@ -21,6 +30,7 @@ import numpy as np
 import torch
 
 import inforec
+from inforec.memory import out_of_memory
 
 FORMAT = 1  # raised when a change of the code makes old records incomparable
 
@@ -41,8 +51,8 @@ class Record:
             empty for closed forms, whose scores are no logits.
         users: metrics of single users on the test split, (U,) each, NaN where undefined; kept for
             the runs that a paired test compares.
-        history: one entry an epoch (:func:`inforec.train.fit`); empty where the trained model was
-            found beside the record of an earlier run.
+        history: one entry an epoch (:func:`inforec.train.fit`); empty where the model was trained
+            by another run, which differs in its reranker only.
         cost: seconds (since the start, or since the run was resumed), seconds_per_epoch,
             seconds_evaluation, peak_memory_mib (on the CPU: of the process), parameters, epochs.
         provenance: commit, dirty, date, versions, device, threads, data hash, seed; ``trained``,
@@ -100,11 +110,39 @@ def run_id(config: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def prepare(folder: Path | str) -> None:
+    """Make a study's folder, see that it can be written, and remove what killed writers left in it.
+
+    Raises:
+        OSError: naming the folder, if nothing can be written there.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"results={str(folder)!r}: expected a folder that can be written: {error.strerror}",
+        ) from error
+    for left in folder.glob(f".{'?' * 12}.*.tmp"):
+        with contextlib.suppress(OSError), open(left, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where its writer lives
+            left.unlink()
+
+
 def write(record: Record, folder: Path | str) -> Path:
     """Write ``<run_id>.json`` and, beside it, its arrays; whole files appear, or none.
 
+    The record holds a sum of itself and one of its arrays, so that :func:`read` never gives altered
+    numbers, nor the lists of another run.
+
     Returns:
-        The path of the record.
+        The path of the record, which is on the disk and not only on its way there.
+
+    Raises:
+        OSError: naming the file, if it cannot be written; then the folder is as it was.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,30 +156,76 @@ def write(record: Record, folder: Path | str) -> Path:
         name: " ".join(f"{value:.4f}" for value in values) for name, values in record.users.items()
     }
     body["history"] = record.history
-    with _Replacing(path) as temporary:
-        Path(temporary).write_text(json.dumps(_nan_to_null(body), indent=1, allow_nan=False) + "\n")
+    with contextlib.ExitStack() as renames:  # the record is the last to get its name
+        temporary = renames.enter_context(_Replacing(path))
         if record.arrays is not None:
-            with _Replacing(path.with_suffix(".npz")) as beside, open(beside, "wb") as file:
+            beside = renames.enter_context(_Replacing(path.with_suffix(".npz")))
+            with open(beside, "wb") as file:
                 np.savez_compressed(file, **record.arrays)
+            body["arrays"] = hashlib.sha256(Path(beside).read_bytes()).hexdigest()
+        body = json.loads(json.dumps(_nan_to_null(body), allow_nan=False))
+        body["digest"] = _digest(body)
+        with open(temporary, "wb") as file:
+            file.write((json.dumps(body, indent=1) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+    handle = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # some file systems cannot do this for a folder
+        os.fsync(handle)
+    os.close(handle)
     return path
 
 
 def save_tensors(state: dict, path: Path) -> None:
-    """torch.save to a whole file or none."""
+    """torch.save to a whole file or none.
+
+    Raises:
+        OSError: naming the file, if it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _Replacing(path) as temporary:
-        torch.save(state, temporary)
+    with _Replacing(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch hides what the file said
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def load_tensors(path: Path, device: torch.device) -> dict:
+    """What :func:`save_tensors` wrote. torch.load itself compares no sums: a flipped bit in a
+    weight would pass.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file, if it is not as it was written.
+    """
+    with open(path, "rb") as file:
+        try:
+            if (part := zipfile.ZipFile(file).testzip()) is not None:
+                raise zipfile.BadZipFile(f"{part} differs from its checksum")
+            file.seek(0)
+            return torch.load(file, map_location=device, weights_only=True)
+        except Exception as error:  # a damaged zip file raises almost anything
+            if out_of_memory(error):
+                raise
+            raise ValueError(
+                f"{path} is not a readable checkpoint: delete it to train from the start"
+            ) from error
 
 
 def read(path: Path | str) -> Record:
-    """Read one record.
+    """Read one record; without its arrays where the file beside it does not hold those it had.
 
     Raises:
-        ValueError: naming the file, if it is not a record.
+        ValueError: naming the file, if it is not a record, or was altered after it was written.
     """
     path = Path(path)
     try:
         body = json.loads(path.read_text())
+        # Records made before there were sums have neither.
+        digest, arrays_digest = body.pop("digest", None), body.get("arrays")
+        if digest is not None and digest != _digest(body):
+            raise ValueError("it was altered")
+        body.pop("arrays", None)
         validations = [entry["valid"] for entry in body["history"] if "valid" in entry]
         for metrics in (body["valid"], body["test"], body.get("law", {}), *validations):
             metrics |= {name: math.nan for name, value in metrics.items() if value is None}
@@ -150,23 +234,36 @@ def read(path: Path | str) -> Record:
             name: np.array(text.split(), dtype=float) for name, text in record.users.items()
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a record of inforec: {error}") from error
+        raise ValueError(
+            f"{path} is not a record of inforec: {error}; delete it to run its configuration again"
+        ) from error
     arrays = path.with_suffix(".npz")
-    if arrays.exists():
-        try:
-            with np.load(arrays, allow_pickle=False) as stored:
-                record.arrays = dict(stored)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{arrays} is damaged; delete it and its record: {error}") from error
+    with contextlib.suppress(FileNotFoundError):
+        raw = arrays.read_bytes()
+        if digest is None or arrays_digest == hashlib.sha256(raw).hexdigest():
+            try:
+                with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
+                    record.arrays = dict(stored)
+            except (EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+                raise ValueError(f"{arrays} is damaged; delete it and its record") from error
     return record
 
 
 def find(config: dict, folder: Path | str) -> Record | None:
-    """The record of an equal configuration in ``folder``, or None."""
+    """The record of an equal configuration in ``folder``, or None.
+
+    Raises:
+        ValueError: naming the file, if what stands there is no record or that of another run.
+    """
     path = Path(folder) / f"{run_id(config)}.json"
     if not path.exists():
         return None
     record = read(path)
+    if run_id(record.config) != path.stem:
+        raise ValueError(
+            f"{path} holds the record of run {run_id(record.config)}: expected that of "
+            f"{path.stem}; delete or rename it"
+        )
     record.found = True
     return record
 
@@ -359,16 +456,25 @@ def commit() -> str | None:
 
 
 class _Replacing:
-    """Gives a temporary path beside ``path``; renames it on success, removes it on failure."""
+    """Gives a temporary path beside ``path``; renames it on success, removes it on failure.
+
+    The temporary file is locked until then. The lock goes with its process, and so tells
+    :func:`prepare` what a killed one left from what a live one is writing.
+    """
 
     def __init__(self, path: Path):
         self.path = path
 
     def __enter__(self) -> str:
-        handle, self.temporary = tempfile.mkstemp(
-            dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".tmp"
-        )
-        os.close(handle)
+        while True:
+            self.handle, self.temporary = tempfile.mkstemp(
+                dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".tmp"
+            )
+            with contextlib.suppress(OSError):  # a file system without locks: nothing is removed
+                fcntl.flock(self.handle, fcntl.LOCK_EX)
+            if os.path.exists(self.temporary):
+                break
+            os.close(self.handle)  # removed before it was locked
         os.chmod(self.temporary, 0o644)
         return self.temporary
 
@@ -377,7 +483,15 @@ class _Replacing:
             if kind is None:
                 os.replace(self.temporary, self.path)
         finally:
+            os.close(self.handle)
             Path(self.temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+
+def _digest(body: dict) -> str:
+    """SHA-256 of what a record says, however its text is spaced."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _nan_to_null(value):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from inforec.checks import require_choice, require_number
 from inforec.models.base import Recommender
-from inforec.results import save_tensors
+from inforec.results import load_tensors, save_tensors
 from inforec.types import Batch, Output
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -40,8 +39,8 @@ class FitConfig:
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         precision: one of PRECISIONS.
         checkpoint: file that holds the state between validations, or None. A run that finds its own
-            checkpoint continues from it and ends in the numbers of the unbroken run; the file is
-            removed when training ends.
+            checkpoint continues from it and ends in the numbers of the unbroken run. The file stays
+            when training ends, so that nothing is lost before the model is kept elsewhere.
         checkpoint_key: names the run; a checkpoint with another key is not continued.
         progress: show a progress bar on stderr.
 
@@ -266,29 +265,27 @@ class _State:
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
         self.model.eval()
-        if self.config.checkpoint is not None:
-            self.config.checkpoint.unlink(missing_ok=True)
 
     def resume(self) -> None:
         path = self.config.checkpoint
         if path is None:
             return
-        device = next(self.model.parameters()).device
         try:
-            saved = torch.load(path, map_location=device, weights_only=True)
+            saved = load_tensors(path, next(self.model.parameters()).device)
         except FileNotFoundError:  # none yet, or a second process has just finished with it
             return
-        except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"{path} is not a readable checkpoint: delete it to train from the start"
-            ) from error
         if saved.get("key") != self.config.checkpoint_key:
             return
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.best_weights = saved["best_weights"]
-        self.epoch, self.stale = saved["epoch"], saved["stale"]
-        self.best_value, self.history = saved["best_value"], saved["history"]
+        try:
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.best_weights = saved["best_weights"]
+            self.epoch, self.stale = saved["epoch"], saved["stale"]
+            self.best_value, self.history = saved["best_value"], saved["history"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is of another version of this code: delete it to train from the start"
+            ) from error
 
     def _save(self) -> None:
         path = self.config.checkpoint

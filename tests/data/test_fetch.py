@@ -1,6 +1,8 @@
 """Fetching: the first source that answers, verified, and all of it or nothing."""
 
+import errno
 import http.server
+import io
 import os
 import shutil
 import subprocess
@@ -243,6 +245,18 @@ def test_a_source_that_breaks_off_is_passed_over(server, wheel, cache, entry):
     entry(*sources)
     fetch("tiny")
     assert load("tiny", min_rating=0, min_interactions=1).source == server + "/whole"
+
+
+def test_a_full_disk_is_not_taken_for_a_silent_source(server, wheel, cache, entry, monkeypatch):
+    class Full(io.FileIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    entry(_archive(server + "/whole", prepare.sha256(wheel)))
+    monkeypatch.setattr("inforec.data.fetch.open", Full, raising=False)
+    with pytest.raises(OSError, match=r"No space left on device: '.*\.partial'"):
+        fetch("tiny")
+    assert _left(cache) == []
 
 
 # ---- two processes at once, and a kill ----------------------------------------------------------

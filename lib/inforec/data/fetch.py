@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def fetch(name: str) -> Path:
     Raises:
         ValueError: unknown name (with the nearest ones), or a file that is truncated or altered.
         ConnectionError: no source has it; the message says what each of them answered.
+        OSError: the cache cannot be written; the message names the place.
     """
     entry = find(name)
     folder = cache_folder() / name
@@ -64,10 +66,11 @@ def fetch(name: str) -> Path:
     with FileLock(folder.parent / f".{name}.lock"):
         if fetched(name):
             return folder
-        partial = folder.parent / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in folder.parent.glob(f".{name}.*partial"):
+            shutil.rmtree(left, ignore_errors=True)  # a killed parent's pip may still write there
+        partial = Path(tempfile.mkdtemp(".partial", f".{name}.", folder.parent))
         try:
-            (partial / "raw").mkdir(parents=True)
+            (partial / "raw").mkdir()
             (partial / "ready").mkdir()
             tables, source = _first(entry, partial / "raw")
             if entry.companion:
@@ -83,6 +86,10 @@ def fetch(name: str) -> Path:
             if folder.exists():
                 shutil.rmtree(folder)  # of an older format
             os.replace(partial / "ready", folder)
+        except OSError as error:
+            if error.errno and error.filename is None:  # a full disk, said without a name
+                raise OSError(error.errno, error.strerror, str(partial)) from error
+            raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -197,23 +204,26 @@ def _size(folder: Path) -> int:
 
 def _get_archive(entry: Entry, source: Source, raw: Path) -> Path:
     (name,) = source.files
+    with (
+        _asked(source, urllib.request.urlopen, source.address, timeout=20) as answer,
+        open(raw / name, "wb") as file,
+    ):
+        size = int(answer.headers.get("Content-Length") or 0) or None
+        with tqdm(total=size, unit="B", unit_scale=True, desc=name, leave=False) as bar:
+            while chunk := _asked(source, answer.read, 1 << 16):
+                file.write(chunk)
+                bar.update(len(chunk))
+        if size not in (None, file.tell()):
+            raise SourceError(f"{source.address} broke off after {file.tell():,} of {size:,} bytes")
+    return raw / name
+
+
+def _asked(source: Source, function, *arguments, **options):
+    """What the network gives; its errors are the source's, those of the disk are not."""
     try:
-        with (
-            urllib.request.urlopen(source.address, timeout=20) as answer,
-            open(raw / name, "wb") as file,
-        ):
-            size = int(answer.headers.get("Content-Length") or 0) or None
-            with tqdm(total=size, unit="B", unit_scale=True, desc=name, leave=False) as bar:
-                while chunk := answer.read(1 << 16):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-            if size not in (None, file.tell()):
-                raise SourceError(
-                    f"{source.address} broke off after {file.tell():,} of {size:,} bytes"
-                )
+        return function(*arguments, **options)
     except (OSError, http.client.HTTPException) as error:
         raise SourceError(f"{source.address} does not answer: {error}") from error
-    return raw / name
 
 
 _GET = {"local": _get_local, "wheel": _get_wheel, "archive": _get_archive}

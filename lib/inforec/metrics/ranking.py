@@ -43,8 +43,9 @@ def ndcg(hit_UK: Tensor, relevant_U: Tensor) -> Tensor:
     size = hit_UK.shape[1]
     rank_K = torch.arange(1, size + 1, dtype=torch.float64, device=hit_UK.device)
     discount_K = 1 / torch.log2(rank_K + 1)
-    ideal_U = torch.cat([discount_K.new_zeros(1), discount_K.cumsum(0)])[relevant_U.clamp(max=size)]
-    return _defined((hit_UK * discount_K).sum(1) / ideal_U, relevant_U)
+    # On the CPU, because CUDA has no deterministic cumulative sum.
+    ideal_K = torch.cat([torch.zeros(1), discount_K.cpu().cumsum(0)]).to(hit_UK.device)
+    return _defined((hit_UK * discount_K).sum(1) / ideal_K[relevant_U.clamp(max=size)], relevant_U)
 
 
 def mrr(hit_UK: Tensor, relevant_U: Tensor) -> Tensor:
