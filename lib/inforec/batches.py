@@ -75,6 +75,40 @@ class ImpressionBatches:
             yield self.train.rows(index)
 
 
+class RatingBatches:
+    """Rows are ratings, each once an epoch: what a rating model needs.
+
+    Args:
+        train: the training ratings.
+        batch_size: ratings a step, on average if ``whole`` is given.
+        seed: fixes the order.
+        whole: "user" or "item" if all ratings of one must come together, as an auto-encoder's row;
+            None if they may come in any order.
+    """
+
+    def __init__(self, train: Interactions, batch_size: int, seed: int, whole: str | None = None):
+        self.train, self.batch_size, self.seed = train, batch_size, seed
+        self.row_E = None if whole is None else getattr(train, whole)
+        if whole is not None:
+            num_rows = len(self.row_E.unique())
+            self.rows = max(1, round(batch_size * num_rows / len(train)))
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the epoch's batches: user (B,), items (B, 1), target (B,) ratings."""
+        device = self.train.user.device
+        generator = epoch_generator(self.seed, epoch, device)
+        if self.row_E is None:
+            order_E = torch.randperm(len(self.train), generator=generator, device=device)
+            blocks = order_E.split(self.batch_size)
+        else:
+            rows, row_E = self.row_E.unique(return_inverse=True)
+            place_E = torch.randperm(len(rows), generator=generator, device=device)[row_E]
+            size = torch.bincount(place_E // self.rows).tolist()
+            blocks = place_E.argsort(stable=True).split(size)
+        for index in blocks:
+            yield self.train.rated(index)
+
+
 class PairBatches:
     """Rows are (user, positive) pairs with negatives: what pairwise and sampled losses need.
 
