@@ -211,6 +211,7 @@ def test_rating_batches_hold_each_rating_once_an_epoch_in_a_new_order(ratings, w
     )
     assert all(sorted(rows(epoch)) == wanted for epoch in epochs)
     assert rows(epochs[0]) == rows(epochs[2]) != rows(epochs[1])
+    assert len(epochs[0]) == len(batches)
     assert rows(list(RatingBatches(ratings, 10, 4, whole).epoch(1))) != rows(epochs[0])
     if whole is None:
         assert [len(batch.target) for batch in epochs[0]] == [10, 10, 10, 10, 5]

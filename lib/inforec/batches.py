@@ -88,10 +88,16 @@ class RatingBatches:
 
     def __init__(self, train: Interactions, batch_size: int, seed: int, whole: str | None = None):
         self.train, self.batch_size, self.seed = train, batch_size, seed
-        self.row_E = None if whole is None else getattr(train, whole)
+        self.row_E = None
         if whole is not None:
-            num_rows = len(self.row_E.unique())
-            self.rows = max(1, round(batch_size * num_rows / len(train)))
+            rows, self.row_E = getattr(train, whole).unique(return_inverse=True)
+            self.num_rows = len(rows)
+            self.rows = max(1, round(batch_size * self.num_rows / len(train)))
+
+    def __len__(self) -> int:
+        if self.row_E is None:
+            return -(-len(self.train) // self.batch_size)
+        return -(-self.num_rows // self.rows)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches: user (B,), items (B, 1), target (B,) ratings."""
@@ -101,8 +107,8 @@ class RatingBatches:
             order_E = torch.randperm(len(self.train), generator=generator, device=device)
             blocks = order_E.split(self.batch_size)
         else:
-            rows, row_E = self.row_E.unique(return_inverse=True)
-            place_E = torch.randperm(len(rows), generator=generator, device=device)[row_E]
+            order = torch.randperm(self.num_rows, generator=generator, device=device)
+            place_E = order[self.row_E]
             size = torch.bincount(place_E // self.rows).tolist()
             blocks = place_E.argsort(stable=True).split(size)
         for index in blocks:

@@ -168,11 +168,8 @@ class RatingModel(Recommender):
 
     def __init__(self, train: Interactions, config: Recommender.Config | None = None):
         super().__init__(train, config)
-        self.num_users, self.num_items, self.num_ratings = (
-            train.num_users,
-            train.num_items,
-            len(train),
-        )
+        self.num_users, self.num_items = train.num_users, train.num_items
+        self.num_ratings = len(train)
         self.lowest, self.highest = float(train.rating.min()), float(train.rating.max())
         self.mean = float(train.rating.double().mean())
         self.register_buffer("seen_U", train.user_counts > 0, persistent=False)
