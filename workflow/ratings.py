@@ -19,14 +19,14 @@ from inforec import results
 from inforec.experiment import RunConfig, run
 
 FIRST = 2026  # seed of the first split
-PENALTIES = {"AutoRec": (400.0, 1000.0, 100.0), "BiasedMF": (0.05, 0.03, 0.08)}
+PENALTIES = {"AutoRec": (300.0, 1000.0, 100.0), "BiasedMF": (0.05, 0.03, 0.08)}
 TRAINING = {
     "ml-1m": {
-        "AutoRec": {"batch_size": 65536, "learning_rate": 0.002, "epochs": 40},
+        "AutoRec": {"batch_size": 65536, "learning_rate": 0.001, "epochs": 40},
         "BiasedMF": {"batch_size": 16384, "learning_rate": 0.005, "epochs": 40},
     },
     "ml-100k": {
-        "AutoRec": {"batch_size": 8192, "learning_rate": 0.002, "epochs": 100},
+        "AutoRec": {"batch_size": 8192, "learning_rate": 0.001, "epochs": 100},
         "BiasedMF": {"batch_size": 4096, "learning_rate": 0.005, "epochs": 100},
     },
 }
