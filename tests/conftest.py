@@ -133,3 +133,13 @@ def impressions():
     history[:, 1:] = torch.stack([1 + (item + 2) % 10, 1 + (item + user) % 10], 1)
     history[3] = PAD
     return Impressions(user, fields, label.float(), sizes, history)
+
+
+@pytest.fixture
+def ratings():
+    """45 ratings from 1 to 5 of 12 users and 10 items; user 11 gave none, item 9 got none."""
+    pair = torch.arange(11 * 9)
+    pair = pair[(pair * pair + pair) % 11 > 2]
+    user, item = pair // 9, pair % 9
+    rating = 1.0 + (user * item + user + item // 2) % 5
+    return Interactions(user, item, 12, 10, rating=rating)

@@ -60,6 +60,12 @@ MUTATIONS = [
     ),
     Mutation(
         "losses.py",
+        "(prediction_B - rating_B).square().mean()",
+        "(prediction_B - rating_B).square().sum()",
+        "the squared error of ratings is a sum",
+    ),
+    Mutation(
+        "losses.py",
         "scaled_BK = logits_BK / temperature",
         "scaled_BK = logits_BK",
         "the sampled softmax forgets the temperature",

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 import torch
 
-from inforec.batches import ImpressionBatches, PairBatches, UserBatches
+from inforec.batches import ImpressionBatches, PairBatches, RatingBatches, UserBatches
 from inforec.types import PAD
 
 
@@ -188,3 +188,38 @@ def test_impression_batches_hold_each_row_once_an_epoch_in_a_new_order(impressio
     assert rows(epochs[0]) == rows(epochs[2]) != rows(epochs[1])
     other = list(ImpressionBatches(impressions, 64, seed=4).epoch(1))
     assert rows(other) != rows(epochs[0])
+
+
+@pytest.mark.parametrize("whole", [None, "user", "item"])
+def test_rating_batches_hold_each_rating_once_an_epoch_in_a_new_order(ratings, whole):
+    batches = RatingBatches(ratings, 10, 3, whole)
+    epochs = [list(batches.epoch(n)) for n in (1, 2, 1)]
+
+    def rows(epoch):
+        columns = [
+            torch.cat([part.flatten().double() for part in parts]).tolist()
+            for parts in (
+                [b.user for b in epoch],
+                [b.items for b in epoch],
+                [b.target for b in epoch],
+            )
+        ]
+        return list(zip(*columns, strict=True))
+
+    wanted = sorted(
+        zip(ratings.user.tolist(), ratings.item.tolist(), ratings.rating.tolist(), strict=True)
+    )
+    assert all(sorted(rows(epoch)) == wanted for epoch in epochs)
+    assert rows(epochs[0]) == rows(epochs[2]) != rows(epochs[1])
+    assert len(epochs[0]) == len(batches)
+    assert rows(list(RatingBatches(ratings, 10, 4, whole).epoch(1))) != rows(epochs[0])
+    if whole is None:
+        assert [len(batch.target) for batch in epochs[0]] == [10, 10, 10, 10, 5]
+        return
+    # 45 ratings of 11 users, or of 9 items: about 10 ratings are two rows.
+    assert len(epochs[0]) == {"user": 6, "item": 5}[whole]
+    owners = [
+        set(getattr(b, "user" if whole == "user" else "items").flatten().tolist())
+        for b in epochs[0]
+    ]
+    assert sum(map(len, owners)) == len(set.union(*owners))  # no row is in two batches

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 import inforec.evaluate as module
-from inforec.evaluate import evaluate, evaluate_clicks, evaluate_lists, recommend, score_blocks
+from inforec.evaluate import (
+    evaluate,
+    evaluate_clicks,
+    evaluate_lists,
+    evaluate_ratings,
+    recommend,
+    score_blocks,
+)
 from inforec.metrics import pointwise
 from inforec.models import REGISTRY, DotProduct, Ranker
 from inforec.types import PAD
@@ -388,3 +395,31 @@ def test_a_logit_that_is_not_finite_is_named(impressions):
         model.linear.weight.value_VD[5] = torch.nan
     with pytest.raises(ValueError, match="model LR gives row 4 the logit nan"):
         evaluate_clicks(model, impressions)
+
+
+# ---- ratings ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", ["item", "user"])
+def test_ratings_are_measured_one_by_one(ratings, rows, monkeypatch):
+    torch.manual_seed(0)
+    model = REGISTRY["autorec"](ratings, REGISTRY["autorec"].Config(rows=rows, hidden=4))
+    torch.nn.init.normal_(model.decoder_MH)
+    model.train()
+    metrics, rating_E = evaluate_ratings(model, ratings)
+    assert not model.training and not rating_E.requires_grad
+    triples = zip(ratings.user, ratings.item, ratings.rating.tolist(), strict=True)
+    errors = [model.rate(u[None], i[None]).item() - rating for u, i, rating in triples]
+    assert metrics["rmse"] == pytest.approx(math.sqrt(sum(e**2 for e in errors) / 45), rel=1e-6)
+    assert metrics["mae"] == pytest.approx(sum(map(abs, errors)) / 45, rel=1e-6)
+    assert rating_E.min() == 1 and rating_E.max() == 5  # cut to the scale
+    monkeypatch.setattr("inforec.evaluate.ROWS_HELD", 7)
+    torch.testing.assert_close(evaluate_ratings(model, ratings)[1], rating_E)
+
+
+def test_a_rating_that_is_not_finite_is_named(ratings):
+    model = REGISTRY["biasedmf"](ratings)
+    with torch.no_grad():
+        model.item_N1.weight[4] = torch.nan
+    with pytest.raises(ValueError, match="BiasedMF rates item index 4 for user index 0 as nan"):
+        evaluate_ratings(model, ratings)

@@ -14,10 +14,10 @@ import torch
 
 from inforec import data, experiment, rerank, results
 from inforec.distribution import ItemDistribution
-from inforec.evaluate import evaluate_clicks, evaluate_lists, recommend
+from inforec.evaluate import evaluate_clicks, evaluate_lists, evaluate_ratings, recommend
 from inforec.experiment import LOSSES, ROW_LOSSES, RunConfig, run, trained
 from inforec.metrics.calibration import calibration_kl
-from inforec.models import REGISTRY, ClickModel, Ranker
+from inforec.models import REGISTRY, ClickModel, Ranker, RatingModel
 from inforec.train import NonFiniteLossError
 from inforec.types import Batch, Output, Query
 
@@ -856,3 +856,88 @@ def test_what_does_not_go_with_labelled_rows_is_named(clicks, changes, message):
 def test_single_users_have_no_click_metrics(clicks):
     with pytest.raises(ValueError, match="per_user=True with model='fm': expected False"):
         quiet(clicks, per_user=True)
+
+
+# ---- ratings ------------------------------------------------------------------------------------
+
+RATING_MODELS = sorted(name for name in REGISTRY if issubclass(REGISTRY[name], RatingModel))
+
+
+@pytest.fixture
+def rated(tmp_path):
+    """A run of a second on ratings: BiasedMF for 6 epochs."""
+    folder = tmp_path / "rated"
+    folder.mkdir()
+    pairs = [(u, i) for u in range(30) for i in range(20) if (3 * u + 5 * i) % 7 < 4]
+    columns = {
+        "user": [u for u, _ in pairs],
+        "item": [i for _, i in pairs],
+        "rating": [1.0 + (u % 3 + i % 4) % 5 for u, i in pairs],
+    }
+    pq.write_table(pa.table(columns), folder / "interactions.parquet")
+    return RunConfig(
+        dataset=str(folder),
+        model="biasedmf",
+        options={"dim": 4},
+        loss="mse",
+        epochs=6,
+        batch_size=64,
+        weight_decay=0.0,
+        validate_every=2,
+        learning_rate=0.01,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("model", RATING_MODELS)
+def test_every_rating_model_trains_and_is_recorded(rated, model, tmp_path):
+    settings = replace(rated, model=model, options={})
+    record = quiet(settings, results=tmp_path / "study")
+    assert set(record.test) == set(record.valid) == {"rmse", "mae"} and record.law == {}
+    assert [set(entry["terms"]) for entry in record.history] == [{"mse", "penalty"}] * 6
+    assert record.history[-1]["loss"] < record.history[0]["loss"]
+    best = min(e["valid"]["rmse"] for e in record.history if "valid" in e)
+    assert record.valid["rmse"] == best  # the lowest
+    back = results.read(tmp_path / "study" / f"{record.run_id}.json")
+    again = RunConfig(**back.config)
+    assert back.test == record.test and results.run_id(again.to_dict()) == record.run_id
+    found = quiet(settings, results=tmp_path / "study")
+    assert found.found and found.test == record.test
+    trained_model, dataset = trained(settings, tmp_path / "study")
+    metrics, rating_E = evaluate_ratings(trained_model, dataset.test)
+    assert metrics == record.test
+    assert rating_E.tolist() == record.arrays["rating_E"].tolist()
+    other = quiet(replace(settings, split_seed=1))
+    assert other.provenance["data"] != record.provenance["data"]
+
+
+@pytest.mark.parametrize("weights", [{"alpha": 0.1}, {"beta": 0.1}], ids=str)
+@pytest.mark.parametrize("model", RATING_MODELS)
+def test_terms_on_a_law_of_ratings_are_refused(rated, model, weights):
+    ((name, value),) = weights.items()
+    message = rf"{name}={value}.*model='{model}'.*Gaussian.*Q_u would be the softmax.*ranking model"
+    with pytest.raises(ValueError, match=message):
+        replace(rated, model=model, options={}, **weights)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "softmax"}, "loss='softmax' with model='biasedmf': expected 'mse'"),
+        ({"split": "temporal"}, r"split \(for model='biasedmf'\)='temporal': expected one of"),
+        ({"dataset": "ml-1m-ctr"}, "dataset='ml-1m-ctr'.*expected a click-through model"),
+        ({"min_rating": 3.0}, "min_rating=3.0 with model='biasedmf': expected the default 4.0"),
+        ({"reranker": "steck"}, "reranker='steck' with model='biasedmf'"),
+        ({"k": 5}, "k=5 with model='biasedmf'.*predicted by itself"),
+        ({"model": "mf"}, "loss='mse' with model='mf': expected a model that reconstructs"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_with_ratings_is_named(rated, changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(rated, **changes)
+
+
+def test_single_users_have_no_rating_metrics(rated):
+    with pytest.raises(ValueError, match="per_user=True with model='biasedmf': expected False"):
+        quiet(rated, per_user=True)

@@ -486,3 +486,12 @@ def test_in_batch_losses_say_which_shapes_they_want(name, query, key):
 def test_in_batch_losses_refuse_bad_numbers(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.eye(3))
+
+
+def test_squared_error_is_a_mean_over_observed_ratings():
+    prediction_B = torch.tensor([3.5, 1.0, 4.25], dtype=torch.float64, requires_grad=True)
+    rating_B = torch.tensor([4.0, 1.0, 2.0], dtype=torch.float64)
+    loss = losses.squared_error(prediction_B, rating_B)
+    assert loss.item() == (0.25 + 0.0 + 2.25**2) / 3
+    (slope_B,) = torch.autograd.grad(loss, prediction_B)
+    assert torch.equal(slope_B, 2 * (prediction_B - rating_B).detach() / 3)

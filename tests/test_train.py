@@ -262,6 +262,27 @@ def test_no_epochs_leave_the_model_as_it_is():
     assert model.w.item() == 3.0
 
 
+@pytest.mark.parametrize(("maximise", "best"), [(True, 2), (False, 3)])
+def test_the_best_value_is_the_highest_or_the_lowest(tiny, maximise, best):
+    """Validations go 0.5, 0.7, 0.4, 0.5, ...: the weights of the best come back."""
+    values, weights = iter([0.5, 0.7, 0.4, 0.5, 0.6]), []
+
+    def validate(model):
+        weights.append(model.user_UD.weight.detach().clone())
+        return {"ndcg@5": next(values)}
+
+    model = build("mf", tiny, dim=4)
+    fit(
+        model,
+        UserBatches(tiny.train, 64, 0),
+        SOFTMAX,
+        quiet(validate_every=1, patience=2, maximise=maximise),
+        validate=validate,
+    )
+    assert len(weights) == best + 2  # two without a better one end it
+    assert torch.equal(model.user_UD.weight, weights[best - 1])
+
+
 @pytest.mark.parametrize("name", ["popularity", "itemknn", "ease"])
 def test_a_closed_form_is_solved_and_validated_once(name, tiny):
     model, seen = build(name, tiny), []

@@ -10,6 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import inforec
@@ -194,3 +196,34 @@ def test_published_numbers_get_ours_with_the_validation_items_left_in(workflow, 
         assert (recall, ndcg) == (wanted["recall@20"], wanted["ndcg@20"])
     record = results.load(tmp_path / "tiny")[0]
     assert found["MF"]["ndcg@20"][0] < record.test["ndcg@20"]  # validation items take places
+
+
+def test_ratings_are_tuned_on_the_first_split_and_run_on_all(workflow, tmp_path, monkeypatch):
+    import ratings
+
+    folder = tmp_path / "rated"
+    folder.mkdir()
+    pairs = [(u, i) for u in range(20) for i in range(12) if (3 * u + 5 * i) % 7 < 4]
+    columns = {"user": [u for u, _ in pairs], "item": [i for _, i in pairs]}
+    columns["rating"] = [1.0 + (u % 3 + i % 4) % 5 for u, i in pairs]
+    pq.write_table(pa.table(columns), folder / "interactions.parquet")
+    training = {"batch_size": 64, "learning_rate": 0.01, "epochs": 1}
+    name = str(folder)
+    monkeypatch.setattr(ratings, "TRAINING", {name: {"AutoRec": training, "BiasedMF": training}})
+    monkeypatch.setattr("sys.argv", ["ratings.py", "--splits", "2"])
+    ratings.main()
+    tried, made = (results.load(tmp_path / study) for study in ("ratings-tune", "ratings"))
+    # Three methods with three penalties each; the chosen on two splits, and three other pairs.
+    assert len(tried) == 9 and len(made) == 3 * 2 + 3
+    assert {record.config["split_seed"] for record in tried} == {ratings.FIRST}
+    best = {record.run_id for record in made} & {record.run_id for record in tried}
+    assert len(best) == 3
+    for record in tried:
+        same = [
+            other
+            for other in tried
+            if other.config["model"] == record.config["model"]
+            and other.config["options"].get("rows") == record.config["options"].get("rows")
+        ]
+        lowest = min(same, key=lambda one: one.valid["rmse"])
+        assert (record.run_id in best) == (record is lowest)

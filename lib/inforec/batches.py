@@ -75,6 +75,46 @@ class ImpressionBatches:
             yield self.train.rows(index)
 
 
+class RatingBatches:
+    """Rows are ratings, each once an epoch: what a rating model needs.
+
+    Args:
+        train: the training ratings.
+        batch_size: ratings a step, on average if ``whole`` is given.
+        seed: fixes the order.
+        whole: "user" or "item" if all ratings of one must come together, as an auto-encoder's row;
+            None if they may come in any order.
+    """
+
+    def __init__(self, train: Interactions, batch_size: int, seed: int, whole: str | None = None):
+        self.train, self.batch_size, self.seed = train, batch_size, seed
+        self.row_E = None
+        if whole is not None:
+            rows, self.row_E = getattr(train, whole).unique(return_inverse=True)
+            self.num_rows = len(rows)
+            self.rows = max(1, round(batch_size * self.num_rows / len(train)))
+
+    def __len__(self) -> int:
+        if self.row_E is None:
+            return -(-len(self.train) // self.batch_size)
+        return -(-self.num_rows // self.rows)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the epoch's batches: user (B,), items (B, 1), target (B,) ratings."""
+        device = self.train.user.device
+        generator = epoch_generator(self.seed, epoch, device)
+        if self.row_E is None:
+            order_E = torch.randperm(len(self.train), generator=generator, device=device)
+            blocks = order_E.split(self.batch_size)
+        else:
+            order = torch.randperm(self.num_rows, generator=generator, device=device)
+            place_E = order[self.row_E]
+            size = torch.bincount(place_E // self.rows).tolist()
+            blocks = place_E.argsort(stable=True).split(size)
+        for index in blocks:
+            yield self.train.rated(index)
+
+
 class PairBatches:
     """Rows are (user, positive) pairs with negatives: what pairwise and sampled losses need.
 

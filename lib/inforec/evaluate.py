@@ -1,8 +1,8 @@
 """The only evaluator: full ranking of all items that the user has not taken; of click-through
-models the labelled rows, each by itself.
+models the labelled rows, of rating models the ratings, each by itself.
 
 Shape letters: U users, B rows of a block, N items, K list length, C categories, T longest history,
-E labelled rows.
+E labelled rows or ratings.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor
 from inforec.checks import require_choice, require_number
 from inforec.memory import in_blocks
 from inforec.metrics import calibration, diversity, pointwise, ranking
-from inforec.models.base import ClickModel, DotProduct, Ranker
+from inforec.models.base import ClickModel, DotProduct, Ranker, RatingModel
 from inforec.types import PAD, Impressions, Interactions, Query
 
 if TYPE_CHECKING:
     from inforec.data import Dataset
 
 SCORES_HELD = 2**24  # scores held at a time: 64 MB in float32
-ROWS_HELD = 2**15  # labelled rows whose fields are embedded at a time
+ROWS_HELD = 2**15  # labelled rows or ratings whose vectors are held at a time
 USERS_EMBEDDED = 2**13  # users embedded at a time: a graph model propagates once for all of them
 
 RANKING = {
@@ -255,6 +255,34 @@ def click_metrics(logit_E: Tensor, impressions: Impressions) -> dict[str, float]
         "logloss": pointwise.logloss(logit_E, label_E),
         "ece": pointwise.ece(logit_E, label_E),
     }
+
+
+@torch.no_grad()
+def evaluate_ratings(model: RatingModel, ratings: Interactions) -> tuple[dict[str, float], Tensor]:
+    """Predict every rating by :meth:`RatingModel.rate` and measure the predictions.
+
+    Returns:
+        ``rmse`` and ``mae``, in units of the ratings; and the predictions themselves (E,).
+
+    Raises:
+        ValueError: if a prediction is not finite.
+    """
+    model.eval()
+    rating_E = torch.empty_like(ratings.rating)
+    row_E = ratings.user if model.whole is None else getattr(ratings, model.whole)
+    for index in row_E.argsort(stable=True).split(ROWS_HELD):  # each row in few blocks
+        rating_E[index] = model.rate(ratings.user[index], ratings.item[index]).to(rating_E.dtype)
+    wrong_E = ~rating_E.isfinite()
+    if bool(wrong_E.any()):
+        at = int(wrong_E.nonzero()[0])
+        raise ValueError(
+            f"model {type(model).__name__} rates item index {int(ratings.item[at])} for user index "
+            f"{int(ratings.user[at])} as {float(rating_E[at])}: expected a finite number"
+        )
+    return {
+        "rmse": pointwise.rmse(rating_E, ratings.rating),
+        "mae": pointwise.mae(rating_E, ratings.rating),
+    }, rating_E
 
 
 def _pairs_in(user_X: Tensor, item_XK: Tensor, interactions: Interactions) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inforec import data, losses, regularizers, rerank, results
-from inforec.batches import ImpressionBatches, PairBatches, UserBatches
+from inforec.batches import ImpressionBatches, PairBatches, RatingBatches, UserBatches
 from inforec.checks import require_choice, require_number
 from inforec.data.catalog import find
 from inforec.data.impressions import IMPRESSIONS, SPLITS
@@ -23,6 +23,7 @@ from inforec.evaluate import (
     evaluate,
     evaluate_clicks,
     evaluate_lists,
+    evaluate_ratings,
     recommend,
     taken_items,
     untaken_scores,
@@ -30,7 +31,7 @@ from inforec.evaluate import (
 )
 from inforec.memory import in_blocks, out_of_memory
 from inforec.metrics.calibration import SMOOTHING
-from inforec.models import REGISTRY, ClickModel
+from inforec.models import REGISTRY, ClickModel, Ranker, RatingModel
 from inforec.regularizers import kl
 from inforec.results import Record
 from inforec.train import (
@@ -49,7 +50,7 @@ ROW_LOSSES = ("logistic", "mse")  # of the whole 0-1 row: for models that recons
 RERANKERS = ("none", "steck", "expected_ndcg", "decaying_attention", "tilt", "tilt_steck")
 TILTED = ("tilt", "tilt_steck", "expected_ndcg")
 USER_METRICS = ("ndcg", "calibration_kl")  # kept for every user where a test needs them
-# What click-through models, with labelled rows and one logit each, have nothing to do with.
+# What models that rank nothing, but answer each row or rating by itself, have no use for.
 RANKING_ONLY = (
     *("min_rating", "min_interactions", "temperature", "perplexity", "layer_alpha", "negatives"),
     *("reranker", "trade_off", "tilt_alpha", "decay", "rerank_perplexity", "candidates", "k"),
@@ -64,9 +65,10 @@ class RunConfig:
 
     Args:
         dataset: a name of the catalogue or the path of a data-set folder; for a click-through model
-            one of labelled rows, as in :func:`inforec.data.load_impressions`.
+            one of labelled rows, as in :func:`inforec.data.load_impressions`; for a rating model
+            one with ratings, as in :func:`inforec.data.load_ratings`.
         split: "random", "leave_one_out", "temporal" or "given"; of labelled rows "random",
-            "time_ordered" or "given".
+            "time_ordered" or "given"; of ratings "random".
         min_rating: ratings below are dropped.
         min_interactions: users with fewer are dropped.
         split_seed: draws the split; kept apart from ``seed`` so that seeds compare on one split.
@@ -74,8 +76,8 @@ class RunConfig:
         options: the model's own hyper-parameters, by the names of its ``Config``.
         loss: "softmax" over the whole catalogue, "bpr", "sampled_softmax", "sampled_logistic";
             "logistic" or "mse" over the whole 0-1 row, for auto-encoders; "logistic", and only
-            that, for a click-through model; or "own" for a model whose own terms are a whole
-            objective.
+            that, for a click-through model; "mse", and only that, over the observed ratings, for a
+            rating model; or "own" for a model whose own terms are a whole objective.
         alpha: weight of KL(P_u || Q_u) over categories.
         beta: weight of the entropy H(Q_u) over items.
         temperature: divides the scores in Q_u and in the softmax and logistic losses. Under a
@@ -99,7 +101,8 @@ class RunConfig:
         rerank_perplexity: if given, rerankers see each user's law at this perplexity; else at
             ``temperature``.
         candidates: items the reranker may choose from.
-        k: list length K; early stopping watches ndcg@K, or auc for a click-through model.
+        k: list length K; early stopping watches ndcg@K, auc for a click-through model, or rmse for
+            a rating model.
         seed: fixes initial weights, batches and negatives.
         device: "auto", "cpu" or "cuda".
         precision: see :class:`inforec.train.FitConfig`.
@@ -153,7 +156,11 @@ class RunConfig:
         else:
             if not Path(self.dataset).is_dir():
                 find(self.dataset)
-            require_choice("split", self.split, ("random", "leave_one_out", "temporal", "given"))
+            if self.ratings:
+                self._check_ratings()
+            else:
+                known = ("random", "leave_one_out", "temporal", "given")
+                require_choice("split", self.split, known)
         require_number("min_rating", self.min_rating)
         require_number("min_interactions", self.min_interactions, at_least=1, integer=True)
         require_number("split_seed", self.split_seed, at_least=0, integer=True)
@@ -163,6 +170,11 @@ class RunConfig:
             raise ValueError(
                 f"loss={self.loss!r} with model={self.model!r}: expected 'logistic', because "
                 "click-through models have no other"
+            )
+        if self.ratings and self.loss != "mse":
+            raise ValueError(
+                f"loss={self.loss!r} with model={self.model!r}: expected 'mse', because rating "
+                "models have no other"
             )
         require_number("alpha", self.alpha, at_least=0)
         require_number("beta", self.beta, at_least=0)
@@ -198,7 +210,7 @@ class RunConfig:
                 "model's own terms are no whole objective"
             )
         model = REGISTRY[self.model]
-        rows = self.clicks or model.closed_form or model.reconstructs
+        rows = not self.ranks or model.closed_form or model.reconstructs
         if self.loss in ROW_LOSSES and not rows:
             known = ", ".join(name for name, m in REGISTRY.items() if m.reconstructs)
             raise ValueError(
@@ -237,9 +249,19 @@ class RunConfig:
         self.fit_config()
 
     @property
+    def ranks(self) -> bool:
+        """Whether the model scores all items for a user."""
+        return issubclass(REGISTRY[self.model], Ranker)
+
+    @property
     def clicks(self) -> bool:
         """Whether the model is one of click-through, for labelled rows."""
         return issubclass(REGISTRY[self.model], ClickModel)
+
+    @property
+    def ratings(self) -> bool:
+        """Whether the model is one of ratings."""
+        return issubclass(REGISTRY[self.model], RatingModel)
 
     def _check_clicks(self) -> None:
         if not Path(self.dataset).is_dir():
@@ -253,12 +275,27 @@ class RunConfig:
                 "these terms, or take Q_u from the scores of all items for a user "
                 "(ClickModel.law) or of an impression list (ItemDistribution.from_logits)"
             )
+        self._check_no_ranking("labelled rows have no use for it")
+
+    def _check_ratings(self) -> None:
+        require_choice(f"split (for model={self.model!r})", self.split, ("random",))
+        if self.alpha or self.beta:
+            raise ValueError(
+                f"alpha={self.alpha!r}, beta={self.beta!r} with model={self.model!r}: expected "
+                "both to be 0, because its law is a Gaussian around each rating, which has no law "
+                "over items in it. Q_u would be the softmax of a user's predicted ratings over all "
+                "items, but the loss sees rated items only and trains no such law: train a ranking "
+                "model with these terms"
+            )
+        self._check_no_ranking("every rating is kept and predicted by itself")
+
+    def _check_no_ranking(self, why: str) -> None:
         for name in RANKING_ONLY:
             default = RunConfig.__dataclass_fields__[name].default
             if getattr(self, name) != default:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} with model={self.model!r}: expected the "
-                    f"default {default!r}, because labelled rows have no use for it"
+                    f"default {default!r}, because {why}"
                 )
 
     def model_config(self):
@@ -281,7 +318,8 @@ class RunConfig:
             weight_decay=self.weight_decay,
             validate_every=self.validate_every,
             patience=self.patience,
-            monitor="auc" if self.clicks else f"ndcg@{self.k}",
+            monitor="auc" if self.clicks else "rmse" if self.ratings else f"ndcg@{self.k}",
+            maximise=not self.ratings,
             seed=self.seed,
             device=self.device,
             precision=self.precision,
@@ -315,14 +353,14 @@ def run(
             beside the record, so that a run which differs in its reranker only trains nothing. None
             keeps nothing.
         per_user: keep the test metrics USER_METRICS of every user, for paired tests; not for
-            click-through models.
+            click-through and rating models.
         callbacks: called with each epoch's entry of the history.
         progress: show a progress bar on stderr.
 
     Returns:
         The record; its lists are with it unless it was found without them (a committed study).
     """
-    if per_user and config.clicks:
+    if per_user and not config.ranks:
         raise ValueError(
             f"per_user=True with model={config.model!r}: expected False, because the metrics of "
             "single users are those of lists"
@@ -341,7 +379,7 @@ def run(
     if folder is not None:
         _results.prepare(folder)
 
-    if not config.clicks:
+    if config.ranks:
         _check_candidates(config, dataset)
     device = choose_device(config.device)
     dataset = dataset.to(device)
@@ -352,11 +390,15 @@ def run(
     start = time.perf_counter()
     history, commit = _fit(config, model, dataset, folder, callbacks, progress)
     trained = time.perf_counter()
-    measure = _measure_clicks if config.clicks else _measure
-    measured = measure(config, model, dataset, per_user)
+    if config.clicks:
+        measured = _measure_clicks(model, dataset)
+    elif config.ratings:
+        measured = _measure_ratings(model, dataset)
+    else:
+        measured = _measure(config, model, dataset, per_user)
     evaluated = time.perf_counter()
     law, law_UC = {}, None
-    if not config.clicks:
+    if config.ranks:
         law, law_UC = _law(config, model, dataset)
     if law_UC is not None:
         measured["arrays"]["law_UC"] = law_UC.cpu().numpy()
@@ -426,11 +468,19 @@ def _measure(config: RunConfig, model, dataset, per_user: bool) -> dict:
     return {**metrics, "users": users, "arrays": {"top_UK": lists["test"].cpu().numpy()}}
 
 
-def _measure_clicks(config: RunConfig, model, dataset, per_user: bool) -> dict:
+def _measure_clicks(model, dataset) -> dict:
     """What a click-through model's predictions say, by the names of the record's attributes."""
     valid, _ = evaluate_clicks(model, dataset.valid)
     test, logit_E = evaluate_clicks(model, dataset.test)
     arrays = {"logit_E": logit_E.cpu().numpy(), "label_E": dataset.test.label.cpu().numpy()}
+    return {"valid": valid, "test": test, "users": {}, "arrays": arrays}
+
+
+def _measure_ratings(model, dataset) -> dict:
+    """What a rating model's predictions say, by the names of the record's attributes."""
+    valid, _ = evaluate_ratings(model, dataset.valid)
+    test, rating_E = evaluate_ratings(model, dataset.test)
+    arrays = {"rating_E": rating_E.cpu().numpy()}
     return {"valid": valid, "test": test, "users": {}, "arrays": arrays}
 
 
@@ -457,7 +507,7 @@ def _fit(
     try:
         history = fit(
             model,
-            _batches(config, dataset),
+            _batches(config, model, dataset),
             _objective(config, dataset),
             config.fit_config(checkpoint=checkpoint, checkpoint_key=key, progress=progress),
             regularizers=_regularizers(config, dataset),
@@ -487,6 +537,8 @@ def _checkpoint(config: RunConfig, folder: Path) -> Path:
 def _validation(config: RunConfig, dataset) -> Callable:
     if config.clicks:
         return lambda model: evaluate_clicks(model, dataset.valid)[0]
+    if config.ratings:
+        return lambda model: evaluate_ratings(model, dataset.valid)[0]
     return lambda model: evaluate(model, dataset, (config.k,), "valid")[0]
 
 
@@ -533,6 +585,8 @@ def _load(config: RunConfig):
         return data.load_impressions(
             config.dataset, split=config.split, seed=config.split_seed, history=history
         )
+    if config.ratings:
+        return data.load_ratings(config.dataset, seed=config.split_seed)
     return data.load(
         config.dataset,
         split=config.split,
@@ -542,9 +596,11 @@ def _load(config: RunConfig):
     )
 
 
-def _batches(config: RunConfig, dataset):
+def _batches(config: RunConfig, model, dataset):
     if config.clicks:
         return ImpressionBatches(dataset.train, config.batch_size, config.seed)
+    if config.ratings:
+        return RatingBatches(dataset.train, config.batch_size, config.seed, model.whole)
     if config.loss in ("softmax", "own", *ROW_LOSSES):
         return UserBatches(dataset.train, config.batch_size, config.seed)
     return PairBatches(
@@ -570,6 +626,11 @@ def _objective(config: RunConfig, dataset) -> Objective:
             return losses.binary_cross_entropy(output.logits, batch.target)
         return losses.logistic(output.query / config.temperature, output.item, output.target)
 
+    def mse(output, batch):
+        if config.ratings:
+            return losses.squared_error(output.logits, output.target)
+        return losses.mse(output.query, output.item, output.target)
+
     functions = {
         "softmax": softmax,
         "bpr": lambda output, batch: losses.bpr(output.logits[:, 0], output.logits[:, 1:]),
@@ -580,7 +641,7 @@ def _objective(config: RunConfig, dataset) -> Objective:
             output.logits / config.temperature
         ),
         "logistic": logistic,
-        "mse": lambda output, batch: losses.mse(output.query, output.item, output.target),
+        "mse": mse,
         "own": lambda output, batch: batch.user.new_zeros((), dtype=torch.float32),
     }
     return Objective(config.loss, functions[config.loss])

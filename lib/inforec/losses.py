@@ -135,6 +135,17 @@ def binary_cross_entropy(logit: Tensor, label: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logit, label)
 
 
+def squared_error(prediction_B: Tensor, rating_B: Tensor) -> Tensor:
+    """Mean squared error of observed ratings: up to constants the negative log-likelihood of
+    Gaussian errors of one variance; what was not rated has no term.
+
+    Args:
+        prediction_B: (B,) predicted ratings.
+        rating_B: (B,) the ratings.
+    """
+    return (prediction_B - rating_B).square().mean()
+
+
 def info_nce(
     query_BD: Tensor,
     key_BD: Tensor,

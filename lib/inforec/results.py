@@ -58,8 +58,9 @@ class Record:
         provenance: commit, dirty, date, versions, device, threads, data hash, seed; ``trained``,
             the commit at which the weights were trained, where they were found.
         arrays: ``top_UK``, the lists on the test split, and ``law_UC``, Q_u over categories; of a
-            click-through model ``logit_E`` and ``label_E`` of the test split. They are kept in a
-            file beside the record, which is not committed.
+            click-through model ``logit_E`` and ``label_E`` of the test split, of a rating model
+            ``rating_E``, its predictions. They are kept in a file beside the record, which is not
+            committed.
         found: whether the record was found rather than made by this call.
     """
 
@@ -334,6 +335,8 @@ NAMES = {
     "deepfm": "DeepFM",
     "din": "DIN",
     "bst": "BST",
+    "biasedmf": "BiasedMF",
+    "autorec": "AutoRec",
     "implicit-als": "implicit ALS",
     "recbole-ease": "RecBole EASE",
     "recbole-bpr": "RecBole BPR",

@@ -34,7 +34,8 @@ class FitConfig:
         weight_decay: L2 penalty on all parameters (Adam's own, added to the gradient).
         validate_every: epochs between validations.
         patience: validations without a better value of ``monitor`` before training stops.
-        monitor: the validation metric to maximise.
+        monitor: the validation metric that decides.
+        maximise: whether more of it is better.
         seed: with the epoch, fixes every random draw of the epoch.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         precision: one of PRECISIONS.
@@ -54,6 +55,7 @@ class FitConfig:
     validate_every: int = 5
     patience: int = 5
     monitor: str = "ndcg@20"
+    maximise: bool = True
     seed: int = 0
     device: str = "auto"
     precision: str = "32-true"
@@ -183,7 +185,7 @@ def fit(
             for callback in callbacks:
                 callback(entry)
             shown = {"loss": f"{entry['loss']:.4f}"}
-            if state.best_value > -math.inf:
+            if math.isfinite(state.best_value):
                 shown[f"best {config.monitor}"] = f"{state.best_value:.4f}"
             bar.set_postfix(shown)
             bar.update()
@@ -244,7 +246,7 @@ class _State:
         self.model, self.optimizer, self.config = model, optimizer, config
         self.epoch = 0
         self.stale = 0
-        self.best_value = -math.inf
+        self.best_value = -math.inf if config.maximise else math.inf
         self.best_weights: dict | None = None
         self.history: list[dict] = []
 
@@ -254,7 +256,8 @@ class _State:
         if "valid" not in entry:
             return
         value = entry["valid"][self.config.monitor]
-        if value > self.best_value:
+        better = value > self.best_value if self.config.maximise else value < self.best_value
+        if better:
             self.best_value, self.stale = value, 0
             self.best_weights = copy.deepcopy(self.model.state_dict())
         else:

@@ -49,6 +49,10 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.user)
 
+    def rated(self, index: Tensor) -> Batch:
+        """The ratings at ``index`` (B,) as a batch: items (B, 1), target (B,) the ratings."""
+        return Batch(self.user[index], items=self.item[index][:, None], target=self.rating[index])
+
     def to(self, device) -> Interactions:
         def move(tensor):
             return None if tensor is None else tensor.to(device)
@@ -183,8 +187,7 @@ class Batch(Query):
         target: (B,) int64, the column of the positive among ``items``, or its item index where
             ``items`` is None; other shapes where a model family says so.
         log_q: (B, K) float, the log-probability with which each candidate was drawn, in nats.
-        fields: by name what a click-through model reads, as in :class:`Impressions`; ``target`` is
-            then the (B,) labels.
+        fields: by name what a click-through model reads, as in :class:`Impressions`.
         triples: (B, 3) int64, knowledge-graph triples.
     """
 
@@ -215,10 +218,11 @@ class Output:
 
     Args:
         logits: (B, K) scores of ``Batch.items``, or (B, N), or (B,) one of each row with the law
-            "bernoulli"; None where only the law is needed.
+            "bernoulli" or "gaussian"; None where only the law is needed.
         distribution: Q_u over the whole catalogue at temperature 1, or None.
         target: as in :class:`Batch`.
-        law: "categorical" (one choice among the columns) or "bernoulli" (each column by itself).
+        law: "categorical" (one choice among the columns), "bernoulli" (each column by itself) or
+            "gaussian" (a number around each logit, such as a rating).
         complete: whether the columns of ``logits`` are the whole catalogue.
         query: (B, D) user vectors of a dot-product model, or None.
         item: (N, D) item vectors of a dot-product model, or None.

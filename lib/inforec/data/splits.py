@@ -82,6 +82,15 @@ def shuffled(num_rows: int, seed: int):
     return np.select([place < share, place < 2 * share], [TEST, VALID], TRAIN)
 
 
+def tenth_of_rest(num_rows: int, seed: int):
+    """Of all rows, whoever they belong to, 10 % test, 10 % of the others validation (each rounded
+    down), the rest training."""
+    place = rank(np.zeros(num_rows, np.int64), np.random.PCG64(seed).random_raw(num_rows))
+    test = num_rows // 10
+    valid = (num_rows - test) // 10
+    return np.select([place < test, place < test + valid], [TEST, VALID], TRAIN)
+
+
 def time_ordered(user, time):
     """Within each user the last 10 % test, the 10 % before validation (each rounded, at least one).
 

@@ -1,9 +1,11 @@
 """The models, by family. REGISTRY maps each name to its class."""
 
+from inforec.models.autoencoder.autorec import AutoRec
 from inforec.models.autoencoder.cdae import CDAE
 from inforec.models.autoencoder.dae import DAE
 from inforec.models.autoencoder.multvae import MultVAE
-from inforec.models.base import ClickModel, DotProduct, Ranker, Recommender
+from inforec.models.base import ClickModel, DotProduct, Ranker, RatingModel, Recommender
+from inforec.models.collaborative.biasedmf import BiasedMF
 from inforec.models.collaborative.ease import EASE
 from inforec.models.collaborative.itemknn import ItemKNN
 from inforec.models.collaborative.mf import MF
@@ -54,6 +56,9 @@ REGISTRY: dict[str, type[Recommender]] = {
     "deepfm": DeepFM,
     "din": DIN,
     "bst": BST,
+    # ratings: one rating for each user and item
+    "biasedmf": BiasedMF,
+    "autorec": AutoRec,
 }
 
-__all__ = ["REGISTRY", "ClickModel", "DotProduct", "Ranker", "Recommender"]
+__all__ = ["REGISTRY", "ClickModel", "DotProduct", "Ranker", "RatingModel", "Recommender"]

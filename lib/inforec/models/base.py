@@ -4,9 +4,10 @@ Recommender   forward(batch) -> Output
 Ranker        + score(query) -> (B, N)
 DotProduct    write only embed(query) -> ((B, D), (N, D)); forward and score are inherited
 
-and, beside the rankers, one for labelled rows:
+and, beside the rankers, one for labelled rows and one for ratings:
 
 ClickModel    write only logit(batch) -> (B,); forward and law are inherited
+RatingModel   write only predict(user, item) -> (B,); forward and rate are inherited
 
 A model is built from the training interactions (or impressions) and its own frozen ``Config``; it
 never reads files, trains itself, or knows how it is evaluated.
@@ -156,3 +157,43 @@ class ClickModel(Recommender):
             fields[name] = tensor.repeat(num_rows, *[1] * (tensor.ndim - 1))
         logit_X = self.logit(Batch(each(query.user), each(query.history), fields=fields))
         return ItemDistribution.from_logits(logit_X.view(num_rows, num_items))
+
+
+class RatingModel(Recommender):
+    """A recommender that says, for each pair of a user and an item by itself, the rating.
+
+    Its law is a Gaussian around each prediction: what the user would say of the item, once there,
+    and not which item there will be. A softmax of the predictions over all items can be formed, but
+    nothing has trained it: the loss never sees an item that was not rated.
+
+    Attributes:
+        whole: "user" or "item" if all training ratings of one must come in one batch.
+    """
+
+    whole: str | None = None
+
+    def __init__(self, train: Interactions, config: Recommender.Config | None = None):
+        super().__init__(train, config)
+        self.num_users, self.num_items = train.num_users, train.num_items
+        self.num_ratings = len(train)
+        self.lowest, self.highest = float(train.rating.min()), float(train.rating.max())
+        self.mean = float(train.rating.double().mean())
+        self.register_buffer("seen_U", train.user_counts > 0, persistent=False)
+        self.register_buffer("seen_N", train.item_counts > 0, persistent=False)
+
+    def predict(self, user_B: Tensor, item_B: Tensor) -> Tensor:
+        """(B,) what the loss compares with the ratings."""
+        raise NotImplementedError(f"{type(self).__name__} must define predict(user, item)")
+
+    def rate(self, user_B: Tensor, item_B: Tensor) -> Tensor:
+        """(B,) predictions to use: within the scale, its middle where user or item is unseen.
+
+        The scale is from the lowest to the highest training rating.
+        """
+        rating_B = self.predict(user_B, item_B).clamp(self.lowest, self.highest)
+        seen_B = self.seen_U[user_B] & self.seen_N[item_B]
+        return torch.where(seen_B, rating_B, (self.lowest + self.highest) / 2)
+
+    def forward(self, batch: Batch) -> Output:
+        rating_B = self.predict(batch.user, batch.items[:, 0])
+        return Output(rating_B, target=batch.target, law="gaussian", complete=False)
