@@ -40,6 +40,7 @@ from inforec.train import (
     Regularizer,
     choose_device,
     fit,
+    processes,
 )
 from inforec.types import Query
 
@@ -318,6 +319,9 @@ def run(
         callbacks: called with each epoch's entry of the history.
         progress: show a progress bar on stderr.
 
+    Started by torchrun, all processes train one model together (:func:`inforec.train.fit`) and
+    return the same; the first alone writes. The folder must be shared by all.
+
     Returns:
         The record; its lists are with it unless it was found without them (a committed study).
     """
@@ -378,9 +382,16 @@ def run(
         record.provenance["trained"] = commit
     if found:  # it lacked only the values of single users
         record.history, record.cost = found.history, found.cost
-    if folder is not None:
+    if folder is not None and processes()[0] == 0:
         _results.write(record, folder)
+    _wait_for_all()
     return record
+
+
+def _wait_for_all() -> None:
+    """What the first process wrote is there for the next run of all processes."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def trained(config: RunConfig, results: Path | str):
@@ -457,7 +468,7 @@ def _fit(
         validate=_validation(config, dataset),
         callbacks=callbacks,
     )
-    if folder is not None and not model.closed_form:
+    if folder is not None and not model.closed_form and processes()[0] == 0:
         state = {"key": key, "model": model.state_dict(), "commit": _results.commit()}
         _results.save_tensors(state, folder / f"{training_id}.weights")
     return history, None

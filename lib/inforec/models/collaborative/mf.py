@@ -23,6 +23,8 @@ class MF(DotProduct):
     Differences from the papers: no bias terms; the loss is chosen outside.
     """
 
+    row_wise = True
+
     @dataclass(frozen=True)
     class Config:
         """dim: embedding size D. cosine: score by the cosine instead of the dot product."""

@@ -30,6 +30,8 @@ class FFM(ClickModel):
     3. Adam instead of AdaGrad; rows are not scaled to unit length.
     """
 
+    row_wise = True
+
     @dataclass(frozen=True)
     class Config:
         """dim: embedding size D of each of the F vectors of a value."""

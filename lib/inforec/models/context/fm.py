@@ -30,6 +30,8 @@ class FM(ClickModel):
     2. one learning rate and one weight decay for all parameters, by Adam.
     """
 
+    row_wise = True
+
     @dataclass(frozen=True)
     class Config:
         """dim: embedding size D."""

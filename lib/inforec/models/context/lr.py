@@ -24,6 +24,8 @@ class LR(ClickModel):
     of a field is a feature of its own. The penalty on the weights is the optimiser's.
     """
 
+    row_wise = True
+
     def __init__(self, train: Impressions, config: ClickModel.Config | None = None):
         super().__init__(train, config)
         self.linear = LinearTerm(train)

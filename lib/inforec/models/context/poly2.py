@@ -32,6 +32,8 @@ class Poly2(ClickModel):
     3. a pair with a value that training never saw counts 0.
     """
 
+    row_wise = True
+
     @dataclass(frozen=True)
     class Config:
         """buckets: weights that the pairs share by their hash; 0 gives each pair its own."""

@@ -40,6 +40,7 @@ class DirectAU(LightGCN):
     """
 
     own_loss = True
+    row_wise = False  # uniformity compares the rows of a batch
 
     @dataclass(frozen=True)
     class Config(LightGCN.Config):

@@ -31,6 +31,8 @@ class LightGCN(DotProduct):
     2. the loss is chosen outside: bpr as in the paper, or a softmax.
     """
 
+    row_wise = True
+
     @dataclass(frozen=True)
     class Config:
         """What LightGCN needs to know.
