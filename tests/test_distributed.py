@@ -94,7 +94,6 @@ def test_the_parts_of_a_batch_of_impressions_are_the_whole(name, impressions):
 # 24 users in batches of 5, so that the processes have unequal parts and, at the end, 2 and 2 rows.
 SHARED = {"device": "cpu", "precision": "64-true", "k": 5, "min_rating": 0, "min_interactions": 3}
 SHARED |= {"batch_size": 35, "epochs": 6, "validate_every": 2, "learning_rate": 0.01}
-SHARED |= {"candidates": 10}
 GRAPH = {"dim": 4, "layers": 2}
 CONFIGS = {
     "the whole law with its terms": {
@@ -187,14 +186,14 @@ def test_a_folder_that_is_not_shared_is_refused(configs, tmp_path):
         "run(RunConfig(**json.loads(sys.argv[2])), results=folder, progress=False)\n"
     )
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(entry):
         if entry["epoch"] == 3:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         run(config, results=tmp_path / "of1", progress=False, callbacks=[stop])
     answer = two_processes(script, tmp_path / "of", json.dumps(config.to_dict()))
     assert answer.returncode != 0

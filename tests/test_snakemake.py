@@ -21,7 +21,7 @@ from inforec.experiment import RunConfig, run
 CHECKOUT = Path(inforec.__file__).parents[2]
 WORKFLOW = CHECKOUT / "workflow"
 FIXED = {"model": "mf", "options": {"dim": 4}, "device": "cpu", "epochs": 2, "k": 5}
-FIXED |= {"min_rating": 0, "min_interactions": 3, "candidates": 10, "batch_size": 35}
+FIXED |= {"min_rating": 0, "min_interactions": 3, "batch_size": 35}
 GRID = {"alpha": [0.0, 0.5], "seed": [0, 1]}
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def snakemake(grid, *arguments, **environment):
     command += ["--configfile", grid / "grid.yaml", *arguments]
     # A Snakemake that waits for a job which Slurm has lost may not end by itself.
     return subprocess.run(
-        ["timeout", "-k", "5", "240", *map(str, command)],
+        ["timeout", "-k", "5", "900", *map(str, command)],
         cwd=grid,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -188,6 +188,7 @@ def slurm(tmp_path):
             time.sleep(0.5)
         yield
     finally:
+        subprocess.run(["scancel", "--user", "root"], capture_output=True)
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait(20)
@@ -201,6 +202,7 @@ def test_a_grid_on_slurm_ends_in_the_records_of_one_process(grid, slurm):
         *("--workflow-profile", WORKFLOW / "profiles" / "slurm"),
         # One node without accounting: sacct has nothing to say.
         *("--slurm-status-command", "squeue", "--latency-wait", "10"),
+        *("--slurm-init-seconds-before-status-checks", "5"),
     )
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert "SLURM" in answer.stderr.upper()
