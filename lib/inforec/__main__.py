@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from inforec.experiment import RunConfig, run
+from inforec.train import processes
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     record = run(config, results=given.results, progress=False)
-    if torch.distributed.is_initialized():
+    if processes()[1] > 1 and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     print(record.run_id, json.dumps(record.test))
 

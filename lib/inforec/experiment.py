@@ -390,7 +390,7 @@ def run(
 
 def _wait_for_all() -> None:
     """What the first process wrote is there for the next run of all processes."""
-    if torch.distributed.is_initialized():
+    if processes()[1] > 1 and torch.distributed.is_initialized():
         torch.distributed.barrier()
 
 

@@ -88,7 +88,8 @@ class FitConfig:
 
 def processes() -> tuple[int, int]:
     """(rank, W): which of the W processes that torchrun started this one is; (0, 1) without it."""
-    if not torch.distributed.is_torchelastic_launched():
+    parallel = torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
+    if not parallel:
         return 0, 1
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
