@@ -13,7 +13,13 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from inforec.streaming import catalogue_pass, dense_pass, excluded_mask, softplus_sum
+from inforec.streaming import (
+    catalogue_pass,
+    dense_pass,
+    excluded_mask,
+    merged_shards,
+    softplus_sum,
+)
 
 SIZES = [(1, 1, 1, 1), (1, 7, 3, 2), (3, 11, 2, 4), (6, 40, 5, 1)]  # B, N, D, C
 
@@ -91,6 +97,33 @@ def test_values_follow_the_definition():
         for c in range(2):
             wanted = sum(p * value_NC[i, c].item() for i, p in law.items())
             assert mean_BC[row, c].item() == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("values", [True, False])
+def test_parts_of_the_catalogue_merge_into_the_whole(values):
+    """In value and in the gradients of queries, items and values, with parts of unequal size."""
+    torch.manual_seed(0)
+    query_BD = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    item_ND = (3 * torch.randn(11, 5, dtype=torch.float64)).requires_grad_()
+    value_NC = torch.rand(11, 2, dtype=torch.float64, requires_grad=True)
+    shards = [
+        catalogue_pass(query_BD, item_SD, value_SC if values else None)
+        for item_SD, value_SC in zip(
+            item_ND.split([6, 1, 4]), value_NC.split([6, 1, 4]), strict=True
+        )
+    ]
+    lse, entropy, mean = zip(*shards, strict=True)
+    mean_RBC = torch.stack(mean) if values else None
+    merged = merged_shards(torch.stack(lse), torch.stack(entropy), mean_RBC)
+    whole = catalogue_pass(query_BD, item_ND, value_NC if values else None)
+    inputs = (query_BD, item_ND, *([value_NC] if values else []))
+    gradients = []
+    for statistics in (merged, whole):
+        assert (statistics[2] is not None) == values
+        total = sum((n + 1) * s.square().sum() for n, s in enumerate(statistics) if s is not None)
+        gradients.append(torch.autograd.grad(total, inputs))
+    torch.testing.assert_close(merged, whole)
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("used", [c for n in (1, 2) for c in itertools.combinations(range(3), n)])

@@ -141,6 +141,21 @@ class ItemDistribution:
             complete=self.complete,
         )
 
+    def rows(self, index: Tensor | slice) -> ItemDistribution:
+        """The law of the rows at ``index`` only."""
+
+        def of(rows):
+            return rows[index] if isinstance(rows, Tensor) else rows  # a number, or None
+
+        return ItemDistribution(
+            logits_BN=of(self._logits_BN),
+            query_BD=of(self._query_BD),
+            item_ND=self._item_ND,
+            temperature=of(self.temperature),
+            exclude_BT=of(self._exclude_BT),
+            complete=self.complete,
+        )
+
     def plus(self, weight_BC: Tensor, value_NC: Tensor) -> ItemDistribution:
         """The law of the scores s_ui + sum_c weight_uc value_ic; it streams if this one does.
 

@@ -42,6 +42,7 @@ from inforec.train import (
     Regularizer,
     choose_device,
     fit,
+    processes,
 )
 from inforec.types import Query
 
@@ -357,6 +358,9 @@ def run(
         callbacks: called with each epoch's entry of the history.
         progress: show a progress bar on stderr.
 
+    Started by torchrun, all processes train one model together (:func:`inforec.train.fit`) and
+    return the same; the first alone writes. The folder must be shared by all.
+
     Returns:
         The record; its lists are with it unless it was found without them (a committed study).
     """
@@ -376,7 +380,7 @@ def run(
         # A second process that trained the same may have been killed after this record was made.
         _checkpoint(config, folder).unlink(missing_ok=True)
         return found
-    if folder is not None:
+    if folder is not None and processes()[0] == 0:
         _results.prepare(folder)
 
     if config.ranks:
@@ -425,9 +429,16 @@ def run(
         record.provenance["trained"] = commit
     if found:  # it lacked only the values of single users
         record.history, record.cost = found.history, found.cost
-    if folder is not None:
+    if folder is not None and processes()[0] == 0:
         _results.write(record, folder)
+    _wait_for_all()
     return record
+
+
+def _wait_for_all() -> None:
+    """What the first process wrote is there for the next run of all processes."""
+    if processes()[1] > 1 and torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def trained(config: RunConfig, results: Path | str):
@@ -501,7 +512,8 @@ def _fit(
     run_id = _results.run_id(config.to_dict())
     checkpoint = _checkpoint(config, folder) if folder is not None else None
     if folder is not None and (saved := _take_weights(config, model, dataset, folder)):
-        checkpoint.unlink(missing_ok=True)
+        if processes()[0] == 0:
+            checkpoint.unlink(missing_ok=True)
         # This run's own weights: it was stopped between its training and its record.
         return saved["history"] if saved.get("run_id") == run_id else [], saved["commit"]
     try:
@@ -522,7 +534,7 @@ def _fit(
             "a smaller one, or smaller options of the model, such as dim. It is another run then, "
             "because what is said of a batch is not the sum of what is said of its parts"
         ) from error
-    if folder is not None and not model.closed_form:
+    if folder is not None and not model.closed_form and processes()[0] == 0:
         state = {"key": key, "model": model.state_dict(), "commit": _results.commit()}
         state |= {"run_id": run_id, "history": history}
         _results.save_tensors(state, folder / f"{training_id}.weights")

@@ -19,7 +19,7 @@ Where all the scores fit into one block they are kept instead.
 The running maximum and sum are those of Milakov and Gimelshein (2018, arXiv:1805.02867).
 
 Shape letters: B rows, N items, D embedding size, C value columns (categories), T excluded items a
-row, S items of one block.
+row, S items of one block, R parts of the catalogue.
 """
 
 from __future__ import annotations
@@ -59,6 +59,30 @@ def catalogue_pass(
         query_BD, item_ND, value_NC, exclude_BT, block_elements
     )
     return lse_B, entropy_B, mean_BC
+
+
+def merged_shards(
+    lse_RB: Tensor, entropy_RB: Tensor, mean_RBC: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What :func:`catalogue_pass` says of the whole catalogue, from what it says of R parts of it.
+
+    With w_r = exp(lse_r - lse), the mass of part r: lse = log sum_r exp(lse_r),
+    H = sum_r w_r (H_r - log w_r), E[v] = sum_r w_r E_r[v]. So processes that hold a part of the
+    item table each need to exchange C + 2 numbers a row, and no scores.
+
+    Args:
+        lse_RB: (R, B) log-sum-exp of each part.
+        entropy_RB: (R, B) entropy of the law within each part, nats.
+        mean_RBC: (R, B, C) mean values within each part, or None.
+
+    Returns:
+        lse_B, entropy_B and mean_BC (or None), differentiable in all of them.
+    """
+    lse_B = lse_RB.logsumexp(0)
+    log_mass_RB = lse_RB - lse_B
+    mass_RB = log_mass_RB.exp()
+    entropy_B = (mass_RB * (entropy_RB - log_mass_RB)).sum(0)
+    return lse_B, entropy_B, None if mean_RBC is None else (mass_RB[..., None] * mean_RBC).sum(0)
 
 
 def dense_pass(

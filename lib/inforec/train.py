@@ -1,24 +1,37 @@
-"""The only training loop. It names no model and never sees test data."""
+"""The only training loop. It names no model and never sees test data.
+
+Started by torchrun, several processes share each batch: every process draws the whole batch from
+the same seed and takes every W-th of its rows, W their number. A term that is a mean over rows (or
+over interactions) is weighted by W times the share of the rows (interactions) that fell to the
+process, so that the mean of the gradients over the processes is the gradient of the one-process
+loss. Terms that compare rows, and models that draw at random for a row, see the whole batch in
+every process (``Recommender.row_wise``).
+"""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from inforec.checks import require_choice, require_number
 from inforec.models.base import Recommender
 from inforec.results import load_tensors, save_tensors
-from inforec.types import Batch, Output
+from inforec.types import PAD, Batch, Output
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
@@ -74,8 +87,16 @@ class FitConfig:
         require_choice("precision", self.precision, PRECISIONS)
 
 
+def processes() -> tuple[int, int]:
+    """(rank, W): which of the W processes that torchrun started this one is; (0, 1) without it."""
+    parallel = torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
+    if not parallel:
+        return 0, 1
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
 def choose_device(name: str) -> torch.device:
-    """The device behind "auto", "cpu" or "cuda".
+    """The device behind "auto", "cpu" or "cuda"; of several processes each has its own GPU.
 
     Raises:
         ValueError: for another name, or for "cuda" where there is none.
@@ -83,7 +104,9 @@ def choose_device(name: str) -> torch.device:
     require_choice("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda': expected a CUDA GPU, and PyTorch finds none here")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", *([int(os.environ["LOCAL_RANK"])] if processes()[1] > 1 else []))
 
 
 class Batches(Protocol):
@@ -124,6 +147,10 @@ def fit(
 ) -> list[dict]:
     """Train ``model`` in place and leave it with the best validated weights.
 
+    Of several processes (torchrun) every one calls it with the same arguments and ends with the
+    same weights. The first alone writes the checkpoint, which all must be able to read, shows
+    progress and calls the callbacks; its validation counts.
+
     Args:
         model: moved to the device; a model without parameters is only started and validated.
         batches: where the training rows come from.
@@ -139,10 +166,11 @@ def fit(
 
     Raises:
         NonFiniteLossError: before the step, naming every term and its value.
-        ValueError: naming the checkpoint, if it cannot be read.
+        ValueError: naming the checkpoint, if it cannot be read, or only by some processes.
     """
-    device = choose_device(config.device)
-    fabric = Fabric(accelerator=device.type, devices=1, precision=config.precision)
+    fabric = _fabric(config)
+    if not fabric.is_global_zero:
+        callbacks, config = (), replace(config, progress=False)
     model.to(fabric.device)
     torch.manual_seed(config.seed)
     model.on_fit_start()
@@ -151,7 +179,7 @@ def fit(
         entry = {"epoch": 0, "loss": None, "terms": {}, "seconds": 0.0}
         if validate is not None:
             model.eval()
-            entry["valid"] = validate(model)
+            entry["valid"] = fabric.broadcast(validate(model))
         for callback in callbacks:
             callback(entry)
         return [entry]
@@ -162,6 +190,13 @@ def fit(
     step, optimizer = fabric.setup(_Step(model, objective, regularizers or {}), optimizer)
     state = _State(model, optimizer, config)
     state.resume()
+    if fabric.broadcast(state.epoch) != state.epoch:
+        raise ValueError(
+            f"checkpoint={str(config.checkpoint)!r}: expected a folder that all processes share, "
+            f"but process {fabric.global_rank} reads another epoch there than the first"
+        )
+    if not fabric.is_global_zero:  # one process writes
+        state.config = replace(config, checkpoint=None)
 
     bar = tqdm(
         total=config.epochs,
@@ -180,7 +215,7 @@ def fit(
             last = epoch == config.epochs
             if validate is not None and (epoch % config.validate_every == 0 or last):
                 model.eval()
-                entry["valid"] = validate(model)
+                entry["valid"] = fabric.broadcast(validate(model))
             state.record(entry)
             for callback in callbacks:
                 callback(entry)
@@ -193,23 +228,66 @@ def fit(
     return state.history
 
 
+def _fabric(config: FitConfig) -> Fabric:
+    """One device, or that of this process among those that torchrun started."""
+    kind, (_, count) = choose_device(config.device).type, processes()
+    if count == 1:  # also inside a job of a cluster, whose variables Fabric would read
+        plugin = LightningEnvironment()
+        return Fabric(accelerator=kind, devices=1, precision=config.precision, plugins=plugin)
+    on_node = int(os.environ["LOCAL_WORLD_SIZE"])
+    # All processes start from one seed and draw alike: only gradients have to be sent.
+    known = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    strategy = DDPStrategy(init_sync=False, gradient_as_bucket_view=True, **{buffers: False})
+    fabric = Fabric(
+        accelerator=kind,
+        devices=on_node,
+        num_nodes=count // on_node,
+        strategy=strategy,
+        precision=config.precision,
+        plugins=TorchElasticEnvironment(),
+    )
+    fabric.launch()
+    return fabric
+
+
 class _Step(nn.Module):
-    """The whole objective as one module: forward(batch) -> loss and its terms, unweighted."""
+    """The whole objective as one module: forward(batch) -> loss and its terms, unweighted.
+
+    Of several processes each returns its part; their means are the loss and the terms.
+    """
 
     def __init__(self, model: Recommender, objective: Objective, regularizers):
         super().__init__()
         self.model, self.objective, self.regularizers = model, objective, regularizers
+        self.rank, self.count = processes()
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        output = self.model(batch)
+        output, batch, of_rows, of_targets = self._own_part(batch)
         terms, loss = {}, 0.0
         # The regularisers go first: on the streaming path their one pass serves the loss as well.
         for name, regularizer in self.regularizers.items():
-            terms[name] = regularizer.function(output, batch).mean()
+            terms[name] = of_rows * regularizer.function(output, batch).mean()
             loss = loss + regularizer.weight * terms[name]
         terms |= output.aux
-        terms[self.objective.name] = self.objective.function(output, batch)
+        terms[self.objective.name] = of_targets * self.objective.function(output, batch)
         return loss + sum(output.aux.values()) + terms[self.objective.name], terms
+
+    def _own_part(self, batch: Batch) -> tuple[Output, Batch, float, float | Tensor]:
+        """Output and batch of this process's rows; the weights of means over rows and targets."""
+        if self.count == 1:
+            return self.model(batch), batch, 1.0, 1.0
+        own = slice(self.rank, None, self.count)
+        rows = len(batch.user[own])
+        if not rows:  # fewer rows than processes: any row, with the weight 0
+            own = slice(1)
+        part = batch.rows(own)
+        output = self.model(part) if self.model.row_wise else self.model(batch).rows(own)
+        of_rows = self.count * rows / len(batch.user)
+        if not rows:
+            return output, part, 0.0, 0.0
+        share = (part.target != PAD).sum().double() / (batch.target != PAD).sum()
+        return output, part, of_rows, self.count * share
 
 
 def _train_epoch(fabric, step, optimizer, batches, epoch: int) -> dict:
@@ -218,17 +296,18 @@ def _train_epoch(fabric, step, optimizer, batches, epoch: int) -> dict:
     sums: dict[str, Tensor] = {}
     for number, batch in enumerate(batches, start=1):
         loss, terms = step(batch)
-        if not torch.isfinite(loss):
+        whole, terms = _means(fabric, loss, terms)
+        if not torch.isfinite(whole):
             values = ", ".join(f"{name} = {value.item():g}" for name, value in terms.items())
             raise NonFiniteLossError(
-                f"loss = {loss.item():g} in epoch {epoch}, step {number}: {values}. The weights "
+                f"loss = {whole.item():g} in epoch {epoch}, step {number}: {values}. The weights "
                 "are those before this step. A smaller learning rate, alpha or beta, or a higher "
                 "temperature may help."
             )
         optimizer.zero_grad()
         fabric.backward(loss)
         optimizer.step()
-        for name, value in {"loss": loss, **terms}.items():
+        for name, value in {"loss": whole, **terms}.items():
             sums[name] = sums.get(name, 0.0) + value.detach()
     means = {name: float(value) / number for name, value in sums.items()}
     return {
@@ -237,6 +316,15 @@ def _train_epoch(fabric, step, optimizer, batches, epoch: int) -> dict:
         "terms": means,
         "seconds": time.perf_counter() - start,
     }
+
+
+def _means(fabric, loss: Tensor, terms: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and terms of the whole batch, from the parts of the processes."""
+    if fabric.world_size == 1:
+        return loss, terms
+    parts = torch.stack([value.detach().double() for value in (loss, *terms.values())])
+    whole, *values = fabric.all_reduce(parts, reduce_op="mean")
+    return whole, dict(zip(terms, values, strict=True))
 
 
 class _State:

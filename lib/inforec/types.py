@@ -207,6 +207,15 @@ class Batch(Query):
             item = self.items.gather(1, self.target[:, None])
         return torch.unique(item[item != PAD])
 
+    def rows(self, index: Tensor | slice) -> Batch:
+        """The rows at ``index``; ``triples`` stay whole, they are not of the rows."""
+        fields = self.fields
+        return replace(
+            self,
+            **{name: _rows(getattr(self, name), index) for name in _OF_ROWS},
+            fields=None if fields is None else {n: t[index] for n, t in fields.items()},
+        )
+
 
 @dataclass
 class Output:
@@ -237,3 +246,18 @@ class Output:
     query: Tensor | None = None
     item: Tensor | None = None
     aux: dict[str, Tensor] = field(default_factory=dict)
+
+    def rows(self, index: Tensor | slice) -> Output:
+        """The same about the rows at ``index``; ``item`` and ``aux`` stay as they are."""
+        return replace(
+            self,
+            **{name: _rows(getattr(self, name), index) for name in ("logits", "target", "query")},
+            distribution=None if self.distribution is None else self.distribution.rows(index),
+        )
+
+
+_OF_ROWS = ("user", "history", "items", "target", "log_q")
+
+
+def _rows(tensor: Tensor | None, index: Tensor | slice) -> Tensor | None:
+    return None if tensor is None else tensor[index]

@@ -40,6 +40,9 @@ class Recommender(nn.Module):
         own_loss: whether the model's ``aux`` terms are a whole objective, to be trained alone.
         reconstructs: whether the scores are made to give back a user's whole 0-1 row: a dot-product
             model that the losses ``logistic`` and ``mse`` over all items are meant for.
+        row_wise: whether training treats each row of a batch by itself, with no term that compares
+            rows and no random draw for a row. Of several processes each then computes its rows
+            only; otherwise each computes the model's output for the whole batch.
     """
 
     builds_on: ClassVar[str | None]
@@ -47,6 +50,7 @@ class Recommender(nn.Module):
     closed_form: ClassVar[bool] = False
     own_loss: ClassVar[bool] = False
     reconstructs: ClassVar[bool] = False
+    row_wise: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config:

@@ -27,6 +27,7 @@ class MF(DotProduct):
 
     builds_on = None
     adds = "a learned vector for each user and each item"
+    row_wise = True
 
     @dataclass(frozen=True)
     class Config:

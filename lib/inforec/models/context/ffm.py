@@ -32,6 +32,7 @@ class FFM(ClickModel):
 
     builds_on = "fm"
     adds = "a value has a vector for each field that it meets"
+    row_wise = True
 
     @dataclass(frozen=True)
     class Config:

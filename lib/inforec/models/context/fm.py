@@ -32,6 +32,7 @@ class FM(ClickModel):
 
     builds_on = "poly2"
     adds = "the weight of a pair is the product of two vectors"
+    row_wise = True
 
     @dataclass(frozen=True)
     class Config:

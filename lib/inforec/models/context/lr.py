@@ -26,6 +26,7 @@ class LR(ClickModel):
 
     builds_on = None
     adds = "a weight for each value of each field"
+    row_wise = True
 
     def __init__(self, train: Impressions, config: ClickModel.Config | None = None):
         super().__init__(train, config)

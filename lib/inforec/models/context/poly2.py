@@ -34,6 +34,7 @@ class Poly2(ClickModel):
 
     builds_on = "lr"
     adds = "a weight for each pair of values"
+    row_wise = True
 
     @dataclass(frozen=True)
     class Config:

@@ -42,6 +42,7 @@ class DirectAU(LightGCN):
     builds_on = "lightgcn"
     adds = "alignment and uniformity, no negatives"
     own_loss = True
+    row_wise = False  # uniformity compares the rows of a batch
 
     @dataclass(frozen=True)
     class Config(LightGCN.Config):

@@ -20,6 +20,8 @@ from inforec.types import Batch
 class TwoViews(LightGCN):
     """LightGCN with a contrastive term; a subclass makes the views."""
 
+    row_wise = False  # the contrast compares the nodes of a batch
+
     @dataclass(frozen=True)
     class Config(LightGCN.Config):
         """What the contrast needs to know, besides LightGCN's options.

@@ -33,6 +33,7 @@ class LightGCN(DotProduct):
 
     builds_on = "mf"
     adds = "the vectors are averaged along the graph"
+    row_wise = True
 
     @dataclass(frozen=True)
     class Config:
