@@ -7,6 +7,9 @@ whole NGCF has the mean of its layers (MEAN). Every rung has the same budget: th
 RATES with the first seed, of which validation ndcg@20 chooses one, and that one with every seed.
 Everything else is fixed (BASE). NGCF is also trained with the terms (TERMS), and the class LightGCN
 once, at the setting of the last rung. The records go to graph-models.
+
+To graph-models-code goes NGCF as its code and RecBole train it (CODE): the BPR loss, small batches,
+and with the layers as they are or at unit length; RecBole's own rates are tried (CODE_RATES).
 """
 
 from __future__ import annotations
@@ -41,6 +44,16 @@ MEAN = replace(BASE, options={**BASE.options, "combine": "mean"})
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 SEEDS = 3
 TERMS = {"alpha": 1.0, "beta": 1.0}
+CODE = RunConfig(
+    dataset="ml-100k",
+    model="ngcf",
+    options={"dim": 64, "layers": 3},
+    loss="bpr",
+    epochs=300,
+    weight_decay=1e-5,
+    device="cpu",
+)
+CODE_RATES = (0.001, 0.003, 0.01)
 
 
 def ladder() -> list[RunConfig]:
@@ -51,9 +64,9 @@ def ladder() -> list[RunConfig]:
     return rungs
 
 
-def rates(rung: RunConfig) -> list[RunConfig]:
+def rates(rung: RunConfig, among: tuple[float, ...] = RATES) -> list[RunConfig]:
     """The settings that are tried for a rung."""
-    return [replace(rung, learning_rate=rate) for rate in RATES]
+    return [replace(rung, learning_rate=rate) for rate in among]
 
 
 def further(chosen: list[RunConfig]) -> list[RunConfig]:
@@ -75,6 +88,13 @@ def main() -> None:
     run_all("rates", [config for rung in tried for config in rung], STUDY, given.jobs)
     chosen = [best(rung, STUDY) for rung in tried]
     run_all("seeds", further(chosen), STUDY, given.jobs)
+    folder = f"{STUDY}-code"
+    for combine in ("unit", "concat"):
+        tried = rates(replace(CODE, options={**CODE.options, "combine": combine}), CODE_RATES)
+        run_all(f"code, {combine}, rates", tried, folder, given.jobs)
+        chosen = best(tried, folder)
+        runs = [replace(chosen, seed=seed) for seed in range(SEEDS)]
+        run_all(f"code, {combine}, seeds", runs, folder, given.jobs)
 
 
 if __name__ == "__main__":

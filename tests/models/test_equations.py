@@ -196,9 +196,11 @@ def slow_ngcf(model, edges, heard, kept):
                 for rows in zip(received, kept[number], strict=True)
             ]
         )
-    if config.combine == "concat":
-        return torch.tensor([[x for layer in layers for x in layer[v]] for v in range(size)])
-    return torch.tensor(layers).mean(0)
+    if config.combine == "mean":
+        return torch.tensor(layers).mean(0)
+    if config.combine == "unit":
+        layers[1:] = [[[x / math.hypot(*row) for x in row] for row in rows] for rows in layers[1:]]
+    return torch.tensor([[x for layer in layers for x in layer[v]] for v in range(size)])
 
 
 def ngcf(data, **options):
@@ -225,6 +227,7 @@ def edges(data):
         {"nonlinear": False},
         {"self_connection": False},
         {"combine": "mean"},
+        {"combine": "unit"},
         {"transform": False, "nonlinear": False},
         {"affinity": False, "self_connection": False},
     ],
@@ -235,7 +238,7 @@ def test_ngcf_follows_its_messages_one_by_one(tiny, users, options):
     size, layers = tiny.num_users + tiny.num_items, model.config.layers
     ones = [[1.0] * size] * layers, [[[1.0] * 3] * size] * layers
     final = slow_ngcf(model, edges(tiny), *ones)
-    assert final.shape[1] == 3 * (layers + 1 if model.config.combine == "concat" else 1)
+    assert final.shape[1] == 3 * (1 if model.config.combine == "mean" else layers + 1)
     torch.testing.assert_close(model.propagated(), final, rtol=1e-5, atol=1e-5)
     score_BN = final[: tiny.num_users] @ final[tiny.num_users :].T
     torch.testing.assert_close(model.score(users), score_BN, rtol=1e-5, atol=1e-4)

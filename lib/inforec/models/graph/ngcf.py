@@ -38,8 +38,9 @@ class NGCF(LightGCN):
     neural_graph_collaborative_filtering):
 
     1. the code puts an activation around each of the two parts, adds biases, and sets layers 1 .. L
-       to unit length before it joins them; its X is the mean over a node's neighbours and the node
-       itself, in both parts, without the added E; the paper, and this file, do not;
+       to unit length before it joins them, here with ``combine="unit"``; its X is the mean over a
+       node's neighbours and the node itself, in both parts, without the added E; the paper does
+       none of this;
     2. for the paper, message dropout drops whole messages, each with one chance; the code drops
        entries of what a node has received, as here;
     3. for the paper, node dropout silences nodes, an exact share of them; here each node has its
@@ -61,7 +62,8 @@ class NGCF(LightGCN):
             affinity: messages have the part with the element-wise product.
             nonlinear: apply LeakyReLU to each layer.
             self_connection: each node sends a message to itself.
-            combine: "concat" sets the layers side by side, "mean" takes their mean.
+            combine: "concat" sets the layers side by side, as the paper does; "unit" the same, with
+                layers 1 .. L at unit length, as its code does; "mean" takes their mean.
             node_dropout: share of the nodes that are silent, in each layer.
             message_dropout: share of the entries of a layer that are zeroed.
         """
@@ -79,7 +81,7 @@ class NGCF(LightGCN):
             for name in ("transform", "affinity", "nonlinear", "self_connection"):
                 if not isinstance(getattr(self, name), bool):
                     raise ValueError(f"{name}={getattr(self, name)!r}: expected True or False")
-            require_choice("combine", self.combine, ("concat", "mean"))
+            require_choice("combine", self.combine, ("concat", "unit", "mean"))
             require_number("node_dropout", self.node_dropout, at_least=0, at_most=1)
             require_number("message_dropout", self.message_dropout, at_least=0, at_most=1)
 
@@ -99,6 +101,8 @@ class NGCF(LightGCN):
             layers.append(self.step(layers[-1], number))
         if self.config.combine == "mean":
             return torch.stack(layers).mean(0)
+        if self.config.combine == "unit":
+            layers[1:] = [F.normalize(layer_VD, dim=1) for layer_VD in layers[1:]]
         return torch.cat(layers, dim=1)
 
     def step(self, node_VD: Tensor, number: int) -> Tensor:
