@@ -83,6 +83,8 @@ peers: $(PEERS)/.peers ## Create .venv-recbole with the library that inforec is 
 
 bench: $(VENV)/.inforec $(PEERS)/.peers ## Measure speed and memory, here and beside RecBole
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.limits
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.peers.compare
 
 bench-full: $(VENV)/.inforec $(PEERS)/.peers ## The same on MovieLens-1M and Gowalla: hours
