@@ -397,6 +397,15 @@ def test_mean_and_spread_over_records():
         results.mean_sd([], "ndcg@20")
 
 
+def test_groups_differ_in_nothing_but_the_seed():
+    slow, fast = ({**CONFIG, "options": {"dim": dim}} for dim in (4, 8))
+    made = [record({**config, "seed": s}) for s in (2, 0, 1) for config in (slow, fast)]
+    groups = results.by_setting(made)
+    assert [[r.config["options"]["dim"] for r in group] for group in groups] == [[4] * 3, [8] * 3]
+    assert [[r.config["seed"] for r in group] for group in groups] == [[0, 1, 2]] * 2
+    assert results.by_setting([]) == []
+
+
 # ---- methods and single users -------------------------------------------------------------------
 
 

@@ -300,6 +300,15 @@ def select(records: Iterable[Record], **wanted) -> list[Record]:
     return records
 
 
+def by_setting(records: Iterable[Record]) -> list[list[Record]]:
+    """The records in groups that differ in nothing but the seed, each in the order of its seeds."""
+    groups = {}
+    for record in records:
+        rest = {name: value for name, value in record.config.items() if name != "seed"}
+        groups.setdefault(run_id(rest), []).append(record)
+    return [sorted(group, key=lambda record: record.config["seed"]) for group in groups.values()]
+
+
 def mean_sd(records: Iterable[Record], metric: str, on: str = "test") -> tuple[float, float]:
     """Mean and sample standard deviation of a metric over records; NaN spread for a single one.
 
