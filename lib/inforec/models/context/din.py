@@ -47,14 +47,17 @@ class DIN(ClickModel):
 
     Mini-batch aware regularisation (section 5.1) adds to the loss ``penalty`` times the sum over
     the values of the batch of the squared length of v[x] over n[x], the number of training rows
-    that have the value in a field: only vectors that are read shrink, and frequent ones less.
+    that have the value in a field: only vectors of these values shrink, frequent ones less a step.
 
     Differences from the paper and its code (github.com/zhougr1993/DeepInterestNetwork):
 
     1. the unit a sees the difference and the product of coordinates, as in the code, instead of the
        outer product; its activation is the sigmoid, as in the code;
-    2. the history holds items only, without their categories;
-    3. hidden layers are of equal size.
+    2. the weights are not normalised, as in the paper; the code divides them by sqrt(D) and takes
+       their softmax;
+    3. the history holds items only, without their categories;
+    4. the penalty is over the values of the row's fields, not over those of its history;
+    5. hidden layers are of equal size.
     """
 
     builds_on = "widedeep"
