@@ -9,7 +9,13 @@ from collections import Counter
 import pytest
 import torch
 
-from inforec.batches import ImpressionBatches, PairBatches, RatingBatches, UserBatches
+from inforec.batches import (
+    ImpressionBatches,
+    PairBatches,
+    RatingBatches,
+    UserBatches,
+    epoch_generator,
+)
 from inforec.types import PAD
 
 
@@ -80,6 +86,32 @@ def test_pair_batches_cover_every_interaction_once(tiny, popular):
         assert batch.items.shape == (len(batch.user), 4)
         assert batch.target.tolist() == [0] * len(batch.user)
         assert torch.equal(batch.history, tiny.train.history_UT[batch.user])
+
+
+def test_pair_batches_without_histories_are_otherwise_the_same(tiny):
+    settings = {"negatives": 3, "popular": False}
+    whole = PairBatches(tiny.train, 40, 0, **settings).epoch(1)
+    for batch, other in zip(
+        whole, PairBatches(tiny.train, 40, 0, **settings, history=False).epoch(1), strict=True
+    ):
+        assert other.history is None and torch.equal(batch.items, other.items)
+
+
+def test_a_negative_is_drawn_again_and_again_until_it_is_not_taken(make_interactions):
+    # The stream of draws, one by one: the whole batch, then the taken ones, then those still taken.
+    train = make_interactions([(0, i) for i in range(6)] + [(1, 7)], 2, 8)
+    taken = set(interactions_of(train))
+    (batch,) = PairBatches(train, 100, 3, negatives=5, popular=False).epoch(2)
+    generator = epoch_generator(3, 2, torch.device("cpu"))
+    torch.randperm(len(train), generator=generator)
+    draw = torch.randint(8, (7, 5), generator=generator).flatten().tolist()
+    users = batch.user.repeat_interleave(5).tolist()
+    while again := [x for x, pair in enumerate(zip(users, draw, strict=True)) if pair in taken]:
+        for x, item in zip(
+            again, torch.randint(8, (len(again),), generator=generator), strict=True
+        ):
+            draw[x] = int(item)
+    assert batch.items[:, 1:].flatten().tolist() == draw
 
 
 def test_negatives_are_never_training_items_and_otherwise_uniform(make_interactions):

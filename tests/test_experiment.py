@@ -155,6 +155,19 @@ def test_a_fixed_perplexity_makes_the_divergence_a_soft_top_k(config):
     assert first > 2 * second  # at the start Q_u is near uniform, its soft top 4 is not
 
 
+def test_pairs_carry_histories_where_the_law_goes_without_them(config):
+    dataset = data.load(config.dataset)
+    plain = replace(config, model="mf", loss="bpr")
+    for settings, carried in (
+        (plain, False),
+        (replace(plain, alpha=0.5, perplexity=4.0), True),
+        (replace(config, model="cdae", options={}, loss="sampled_logistic"), True),
+    ):
+        model = REGISTRY[settings.model](dataset.train)
+        batch = next(experiment._batches(settings, model, dataset).epoch(1))
+        assert (batch.history is not None) == carried
+
+
 def test_the_soft_top_k_is_the_law_of_what_may_be_shown_measured_as_lists_are(config):
     settings = replace(config, alpha=0.5, perplexity=4.0)
     dataset = data.load(config.dataset)

@@ -621,6 +621,7 @@ def _batches(config: RunConfig, model, dataset):
         config.seed,
         negatives=1 if config.loss == "bpr" else config.negatives,
         popular=config.loss == "sampled_softmax",
+        history=model.reads_history or config.perplexity is not None,
     )
 
 

@@ -53,8 +53,14 @@ def corrupted_sum(
     """
     taken_BT = (history_BT != PAD).to(item_NH.dtype)
     share_BT = F.dropout(unit(taken_BT) if unit_length else taken_BT, corruption, training)
+    left_BT = share_BT != 0  # neither padding nor hidden
+    count_B = left_BT.sum(1)
     return F.embedding_bag(
-        history_BT.clamp(min=0), item_NH, per_sample_weights=share_BT, mode="sum"
+        history_BT[left_BT],
+        item_NH,
+        count_B.cumsum(0) - count_B,
+        per_sample_weights=share_BT[left_BT],
+        mode="sum",
     )
 
 

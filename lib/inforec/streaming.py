@@ -110,7 +110,8 @@ def softplus_sum(
 ) -> Tensor:
     """(B,) sum_i log(1 + exp(query . item_i)) over the catalogue, the items read in blocks.
 
-    The backward pass makes each block's scores once more, so that no (B, N) matrix is ever held.
+    The backward pass makes each block's scores once more, so that no (B, N) matrix is ever held;
+    where all the scores fit into one block they are kept.
 
     Args:
         query_BD: (B, D) row vectors.
@@ -122,6 +123,8 @@ def softplus_sum(
         return F.softplus(query_BD @ item_SD.T).sum(1, dtype=query_BD.dtype)
 
     step = max(1, block_elements // max(1, len(query_BD)))
+    if len(item_ND) <= step:
+        return block_sum(query_BD, item_ND)
     return sum(
         checkpoint(block_sum, query_BD, item_SD, use_reentrant=False, preserve_rng_state=False)
         for item_SD in item_ND.split(step)

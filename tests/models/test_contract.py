@@ -114,6 +114,12 @@ def test_checkerboard(name, checkerboard):
     assert first.tolist() == list(range(20))
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if not REGISTRY[name].reads_history])
+def test_a_model_that_reads_no_history_needs_none(name, tiny):
+    model, query = build(name, tiny.train), everyone(tiny)
+    torch.testing.assert_close(model.score(Query(query.user)), model.score(query), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_forward_agrees_with_score(name, tiny):
     model = build(name, tiny.train)

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inforec.distribution import ItemDistribution
+from inforec.layers import take_rows
 from inforec.types import Batch, Impressions, Interactions, Output, Query
 
 
@@ -40,6 +40,7 @@ class Recommender(nn.Module):
         own_loss: whether the model's ``aux`` terms are a whole objective, to be trained alone.
         reconstructs: whether the scores are made to give back a user's whole 0-1 row: a dot-product
             model that the losses ``logistic`` and ``mse`` over all items are meant for.
+        reads_history: whether users are known by their histories: a query must carry them.
         row_wise: whether training treats each row of a batch by itself, with no term that compares
             rows and no random draw for a row. Of several processes each then computes its rows
             only; otherwise each computes the model's output for the whole batch.
@@ -50,6 +51,7 @@ class Recommender(nn.Module):
     closed_form: ClassVar[bool] = False
     own_loss: ClassVar[bool] = False
     reconstructs: ClassVar[bool] = False
+    reads_history: ClassVar[bool] = False
     row_wise: ClassVar[bool] = False
 
     @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class DotProduct(Ranker):
         """What the model says about the batch, given its users' and all items' vectors."""
         logits_BK = None
         if batch.items is not None:
-            items_BKD = F.embedding(batch.items, item_ND)
+            items_BKD = take_rows(item_ND, batch.items)
             logits_BK = torch.linalg.vecdot(query_BD[:, None], items_BKD)
         return Output(
             logits_BK,

@@ -39,6 +39,7 @@ class CDAE(DotProduct):
     builds_on = "dae"
     adds = "a vector of the user's own in the hidden layer"
     reconstructs = True
+    reads_history = True
 
     @dataclass(frozen=True)
     class Config:

@@ -37,6 +37,7 @@ class DAE(DotProduct):
     builds_on = "ease"
     adds = "a hidden layer, and a part of the input is hidden"
     reconstructs = True
+    reads_history = True
 
     @dataclass(frozen=True)
     class Config:

@@ -45,6 +45,7 @@ class MultVAE(DotProduct):
     builds_on = "dae"
     adds = "a Gaussian code, with its rate in the loss"
     reconstructs = True
+    reads_history = True
 
     @dataclass(frozen=True)
     class Config:

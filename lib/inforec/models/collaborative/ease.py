@@ -36,6 +36,7 @@ class EASE(Ranker):
     builds_on = "itemknn"
     adds = "the similarities are learned, by ridge regression"
     closed_form = True
+    reads_history = True
 
     @dataclass(frozen=True)
     class Config:

@@ -33,6 +33,7 @@ class ItemKNN(Ranker):
     builds_on = None
     adds = "items that resemble those the user took"
     closed_form = True
+    reads_history = True
 
     @dataclass(frozen=True)
     class Config:

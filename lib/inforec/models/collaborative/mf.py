@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from inforec.checks import require_number
-from inforec.layers import unit
+from inforec.layers import take_rows, unit
 from inforec.models.base import DotProduct
 from inforec.types import Interactions, Query
 
@@ -49,5 +49,5 @@ class MF(DotProduct):
         nn.init.normal_(self.item_ND.weight, std=0.1)
 
     def embed(self, query: Query) -> tuple[Tensor, Tensor]:
-        user_BD, item_ND = self.user_UD(query.user), self.item_ND.weight
+        user_BD, item_ND = take_rows(self.user_UD.weight, query.user), self.item_ND.weight
         return (unit(user_BD), unit(item_ND)) if self.config.cosine else (user_BD, item_ND)

@@ -56,8 +56,9 @@ class SimGCL(TwoViews):
         for _ in range(self.config.layers):
             layer_VD = propagate(self.adjacency_VV, layer_VD)
             if eps:
-                noise_VD = unit(torch.rand_like(layer_VD))
-                layer_VD = layer_VD + eps * layer_VD.sign() * noise_VD
+                with torch.no_grad():  # the noise is a constant, and so is the sign
+                    noise_VD = eps * layer_VD.sign() * unit(torch.rand_like(layer_VD))
+                layer_VD = layer_VD + noise_VD
             layers.append(layer_VD)
         return layers
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from inforec.checks import require_number
+from inforec.layers import take_rows
 from inforec.losses import info_nce
 from inforec.models.graph.lightgcn import LightGCN
 from inforec.types import Batch
@@ -47,6 +47,6 @@ class TwoViews(LightGCN):
         """
         total = 0.0
         for node_X in (torch.unique(batch.user), self.num_users + batch.positives()):
-            first_XD, second_XD = F.embedding(node_X, first_VD), F.embedding(node_X, second_VD)
+            first_XD, second_XD = take_rows(first_VD, node_X), take_rows(second_VD, node_X)
             total = total + info_nce(first_XD, second_XD, self.config.temperature)
         return self.config.weight * total

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inforec.checks import require_number
 from inforec.graph import normalised_adjacency, propagate
-from inforec.layers import unit
+from inforec.layers import take_rows, unit
 from inforec.models.base import DotProduct
 from inforec.types import Interactions, Query
 
@@ -79,5 +78,5 @@ class LightGCN(DotProduct):
     def select(self, node_VD: Tensor, query: Query) -> tuple[Tensor, Tensor]:
         """((B, D), (N, D)): the query's users and all items among the nodes, ready to score."""
         user_UD, item_ND = node_VD.split([self.num_users, self.num_items])
-        user_BD = F.embedding(query.user, user_UD)
+        user_BD = take_rows(user_UD, query.user)
         return (unit(user_BD), unit(item_ND)) if self.config.cosine else (user_BD, item_ND)
