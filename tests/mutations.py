@@ -396,14 +396,14 @@ MUTATIONS = [
     # ---- click-through models ---------------------------------------------------------------
     Mutation(
         "layers.py",
-        "(vector_BFD.sum(1).square() - vector_BFD.square().sum(1)) / 2",
-        "(vector_BFD.sum(1).square() - vector_BFD.square().sum(1))",
+        "(sum_BD.square() - vector_BFD.square().sum(1)) / 2",
+        "(sum_BD.square() - vector_BFD.square().sum(1))",
         "a factorisation machine counts each pair twice",
     ),
     Mutation(
         "layers.py",
-        "share_BV @ self.value_VD[first : first + size]",
-        "share_BV @ self.value_VD[:size]",
+        "share @ self.value_VD[first : first + size]",
+        "share @ self.value_VD[:size]",
         "the mean of a field's values reads another field's",
     ),
     Mutation(
@@ -414,8 +414,8 @@ MUTATIONS = [
     ),
     Mutation(
         "models/context/ffm.py",
-        "vector_BFFD * vector_BFFD.transpose(1, 2)",
-        "vector_BFFD * vector_BFFD",
+        "vector_BFFD.transpose(1, 2).clone(",
+        "vector_BFFD.clone(",
         "FFM multiplies vectors that are meant for two other fields",
     ),
     Mutation(

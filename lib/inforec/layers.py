@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from inforec.types import PAD, Impressions
 
@@ -118,11 +119,27 @@ class FieldEmbedding(nn.Module):
             self.value_VD[first_F] = 0.0
 
     def forward(self, fields: Mapping[str, Tensor]) -> Tensor:
+        return self.at(self.where(fields))
+
+    def where(self, fields: Mapping[str, Tensor]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """What to read, the same for every table of these fields, so that two tables share it.
+
+        Returns:
+            The (B, F') places of the fields with one value, and for each of the others the (B, T)
+            numbers of its values and the shares of the row's mean that they have; (B, V) shares of
+            all its values instead if they are few.
+        """
         single, several = self.names[: self.num_single], self.names[self.num_single :]
         index_BF = torch.stack([fields[name] for name in single], 1) + self.first_F[: len(single)]
+        sizes = self.sizes[self.num_single :]
+        return index_BF, [self._shares(fields[n], s) for n, s in zip(several, sizes, strict=True)]
+
+    def at(self, where: tuple[Tensor, list[tuple[Tensor, Tensor]]]) -> Tensor:
+        """(B, F, D): the vectors at the places that :meth:`where` found."""
+        index_BF, shares = where
         parts = [take_rows(self.value_VD, index_BF)]
-        for number, name in enumerate(several, start=len(single)):
-            parts.append(self._mean(fields[name], number)[:, None])
+        for number, (index_BT, share) in enumerate(shares, start=self.num_single):
+            parts.append(self._mean(index_BT, share, number)[:, None])
         return torch.cat(parts, 1)
 
     def of(self, name: str, index: Tensor) -> Tensor:
@@ -135,16 +152,20 @@ class FieldEmbedding(nn.Module):
         read = [(fields[name], first) for name, first in zip(self.names, self.first_F, strict=True)]
         return torch.cat([index[index != PAD] + first for index, first in read])
 
-    def _mean(self, index_BT: Tensor, number: int) -> Tensor:
-        size, first = self.sizes[number], sum(self.sizes[:number])
+    def _shares(self, index_BT: Tensor, size: int) -> tuple[Tensor, Tensor]:
         there_BT = (index_BT != PAD).to(self.value_VD.dtype)
         share_BT = there_BT / there_BT.sum(1, keepdim=True).clamp(min=1)
+        index_BT = index_BT.clamp(min=0)
+        if size > FEW:
+            return index_BT, share_BT
+        share_BV = share_BT.new_zeros(len(index_BT), size)
+        return index_BT, share_BV.scatter_add_(1, index_BT, share_BT)
+
+    def _mean(self, index_BT: Tensor, share: Tensor, number: int) -> Tensor:
+        size, first = self.sizes[number], sum(self.sizes[:number])
         if size <= FEW:  # a matrix product, many times faster than to look up each value
-            share_BV = share_BT.new_zeros(len(index_BT), size)
-            share_BV.scatter_add_(1, index_BT.clamp(min=0), share_BT)
-            return share_BV @ self.value_VD[first : first + size]
-        value_BTD = take_rows(self.value_VD, index_BT.clamp(min=0) + first)
-        return (value_BTD * share_BT[..., None]).sum(1)
+            return share @ self.value_VD[first : first + size]
+        return (take_rows(self.value_VD, index_BT + first) * share[..., None]).sum(1)
 
 
 class LinearTerm(nn.Module):
@@ -156,7 +177,11 @@ class LinearTerm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, fields: Mapping[str, Tensor]) -> Tensor:
-        return self.bias + self.weight(fields).sum((1, 2))
+        return self.at(self.weight.where(fields))
+
+    def at(self, where: tuple[Tensor, list[tuple[Tensor, Tensor]]]) -> Tensor:
+        """(B,): the same from what ``FieldEmbedding.where`` found."""
+        return self.bias + self.weight.at(where).sum((1, 2))
 
 
 class CrossProducts(nn.Module):
@@ -207,7 +232,24 @@ def interaction(vector_BFD: Tensor) -> Tensor:
 
     Rendle (2010), lemma 3.1; its sum over D is the second-order term of a factorisation machine.
     """
-    return (vector_BFD.sum(1).square() - vector_BFD.square().sum(1)) / 2
+    return _Interaction.apply(vector_BFD)
+
+
+class _Interaction(torch.autograd.Function):
+    """The gradient of e_f is the sum of the others, in half the time that autograd takes."""
+
+    @staticmethod
+    def forward(ctx, vector_BFD: Tensor) -> Tensor:
+        sum_BD = vector_BFD.sum(1)
+        ctx.save_for_backward(vector_BFD, sum_BD)
+        return (sum_BD.square() - vector_BFD.square().sum(1)) / 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_BD: Tensor) -> Tensor:
+        vector_BFD, sum_BD = ctx.saved_tensors
+        total_BD = sum_BD * grad_BD
+        return torch.addcmul(total_BD[:, None], vector_BFD, grad_BD[:, None], value=-1)
 
 
 def mlp(
@@ -215,7 +257,7 @@ def mlp(
     hidden: int,
     layers: int,
     dropout: float,
-    activation: Callable[[], nn.Module] = nn.ReLU,
+    activation: Callable[[], nn.Module] = lambda: nn.ReLU(inplace=True),
 ) -> nn.Sequential:
     """``layers`` of ``hidden`` units with dropout behind each, then one linear output."""
     sizes = [inputs, *[hidden] * layers]

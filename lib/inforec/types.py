@@ -148,9 +148,9 @@ class Impressions:
     def rows(self, index: Tensor | slice) -> Batch:
         """The rows at ``index`` as a batch."""
         if isinstance(index, slice):
-            table_BX = self.table_EX[index]
-        else:
-            table_BX = self.table_EX.index_select(0, index)
+            table_BX, label_B = self.table_EX[index], self.label[index]
+        else:  # for whole rows several times as fast as [index]
+            table_BX, label_B = (t.index_select(0, index) for t in (self.table_EX, self.label))
         columns = self._columns()
         widths = [1 if column.ndim == 1 else column.shape[1] for column in columns]
         parts = [
@@ -160,7 +160,7 @@ class Impressions:
         return Batch(
             parts[0],
             None if self.history is None else parts[-1],
-            target=self.label[index],
+            target=label_B,
             fields=dict(zip(self.fields, parts[1:], strict=False)),
         )
 

@@ -19,6 +19,7 @@ from inforec.evaluate import evaluate_clicks
 from inforec.layers import CrossProducts, FieldEmbedding, interaction, take_rows
 from inforec.models import REGISTRY, ClickModel
 from inforec.models.context.din import Dice
+from inforec.models.context.ffm import FieldPairs
 from inforec.train import FitConfig, Objective, fit
 from inforec.types import PAD, Batch, Impressions
 
@@ -334,6 +335,14 @@ def test_interaction_is_the_sum_over_pairs():
     vector_BFD = torch.randn(4, 5, 3, dtype=torch.float64)
     slow_BD = sum(vector_BFD[:, f] * vector_BFD[:, g] for f, g in combinations(range(5), 2))
     torch.testing.assert_close(interaction(vector_BFD), slow_BD)
+    assert torch.autograd.gradcheck(interaction, (vector_BFD.requires_grad_(),))
+
+
+def test_the_gradient_of_field_pairs():
+    vector_BFFD = torch.randn(4, 3, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(FieldPairs.apply, (vector_BFFD,))
+    one_BFFD = torch.ones(2, 1, 1, 3)  # of one field there is no pair
+    assert not FieldPairs.apply(one_BFFD).any() and one_BFFD.all()
 
 
 # ---- the models ---------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class DeepFM(ClickModel):
         self.deep = mlp(inputs, config.hidden, config.layers, config.dropout)
 
     def logit(self, batch: Batch) -> Tensor:
-        vector_BFD = self.vector(batch.fields)
-        shallow_B = self.linear(batch.fields) + interaction(vector_BFD).sum(1)
+        where = self.vector.where(batch.fields)
+        vector_BFD = self.vector.at(where)
+        shallow_B = self.linear.at(where) + interaction(vector_BFD).sum(1)
         return shallow_B + self.deep(vector_BFD.flatten(1))[:, 0]

@@ -49,4 +49,5 @@ class FM(ClickModel):
         self.vector = FieldEmbedding(train, self.config.dim)
 
     def logit(self, batch: Batch) -> Tensor:
-        return self.linear(batch.fields) + interaction(self.vector(batch.fields)).sum(1)
+        where = self.vector.where(batch.fields)
+        return self.linear.at(where) + interaction(self.vector.at(where)).sum(1)

@@ -64,6 +64,7 @@ class NFM(ClickModel):
         self.deep = mlp(config.dim, config.hidden, config.layers, config.dropout)
 
     def logit(self, batch: Batch) -> Tensor:
-        pooled_BD = interaction(self.vector(batch.fields))
+        where = self.vector.where(batch.fields)
+        pooled_BD = interaction(self.vector.at(where))
         pooled_BD = F.dropout(pooled_BD, self.config.dropout, self.training)
-        return self.linear(batch.fields) + self.deep(pooled_BD)[:, 0]
+        return self.linear.at(where) + self.deep(pooled_BD)[:, 0]

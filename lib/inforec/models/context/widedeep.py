@@ -75,7 +75,8 @@ class WideDeep(ClickModel):
         self.deep = mlp(inputs, config.hidden, config.layers, config.dropout)
 
     def logit(self, batch: Batch) -> Tensor:
-        wide_B = self.linear(batch.fields)
+        where = self.vector.where(batch.fields)
+        wide_B = self.linear.at(where)
         if self.crosses is not None:
             wide_B = wide_B + self.crosses(batch.fields)
-        return wide_B + self.deep(self.vector(batch.fields).flatten(1))[:, 0]
+        return wide_B + self.deep(self.vector.at(where).flatten(1))[:, 0]
