@@ -8,14 +8,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from inforec import losses, regularizers, results
-from inforec.batches import ImpressionBatches, PairBatches, UserBatches
+from inforec.batches import ImpressionBatches, PairBatches, RatingBatches, UserBatches
 from inforec.experiment import RunConfig, run
-from inforec.models import REGISTRY, ClickModel
+from inforec.models import REGISTRY, ClickModel, Ranker, RatingModel
 from inforec.train import Objective, Regularizer, _Step
 
 SOFTMAX = Objective("softmax", lambda output, _: losses.softmax(output.distribution, output.target))
@@ -23,9 +24,13 @@ BPR = Objective("bpr", lambda output, _: losses.bpr(output.logits[:, 0], output.
 CLICKS = Objective(
     "logistic", lambda output, batch: losses.binary_cross_entropy(output.logits, batch.target)
 )
+RATINGS = Objective("mse", lambda output, batch: losses.squared_error(output.logits, batch.target))
 OPTIONS = {"din": {"history": 3, "penalty": 0.1}, "bst": {"history": 3}}  # as `impressions` has it
 LEARNED = sorted(name for name in REGISTRY if not REGISTRY[name].closed_form)
-RANKING = [name for name in LEARNED if not issubclass(REGISTRY[name], ClickModel)]
+RANKING, CLICKING, RATING = (
+    [name for name in LEARNED if issubclass(REGISTRY[name], kind)]
+    for kind in (Ranker, ClickModel, RatingModel)
+)
 
 
 def step_of(name, train, objective, terms=None):
@@ -86,9 +91,20 @@ def test_the_parts_of_a_batch_of_pairs_are_the_whole(name, tiny):
     check(step, next(PairBatches(tiny.train, 7, 0, negatives=2, popular=False).epoch(1)))
 
 
-@pytest.mark.parametrize("name", [name for name in LEARNED if name not in RANKING])
+@pytest.mark.parametrize("name", CLICKING)
 def test_the_parts_of_a_batch_of_impressions_are_the_whole(name, impressions):
     check(step_of(name, impressions, CLICKS), next(ImpressionBatches(impressions, 7, 0).epoch(1)))
+
+
+@pytest.mark.parametrize("name", RATING)
+def test_the_parts_of_a_batch_of_ratings_are_the_whole(name, tiny):
+    train = replace(tiny.train, rating=torch.arange(len(tiny.train)) % 5 + 1.0)
+    step = step_of(name, train, RATINGS)
+    check(step, next(RatingBatches(train, 7, 0, step.model.whole).epoch(1)))
+
+
+def test_every_learned_model_is_checked_in_parts():
+    assert sorted(RANKING + CLICKING + RATING) == LEARNED
 
 
 # 24 users in batches of 5, so that the processes have unequal parts and, at the end, 2 and 2 rows.
@@ -111,7 +127,7 @@ CONFIGS = {
     },
 }
 SCRIPT = """
-import json, pathlib, sys, warnings
+import json, os, pathlib, sys, warnings
 
 from inforec.experiment import RunConfig, run
 
@@ -120,7 +136,7 @@ folder, printed = pathlib.Path(sys.argv[1]), []
 for settings in json.loads((folder / "configs.json").read_text()):
     record = run(RunConfig(**settings), results=folder / "two", progress=False,
                  callbacks=[lambda entry: printed.append(entry["epoch"])])
-    print("epochs", len(printed), flush=True)
+    os.write(1, b"epochs %d\\n" % len(printed))  # whole lines, of two processes
 """
 
 
