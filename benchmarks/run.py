@@ -34,8 +34,10 @@ def seconds(function, repeats: int = REPEATS) -> float:
     return statistics.median(times[1:])
 
 
-def measured(study: str, settings: dict, cost: dict[str, float]) -> results.Record:
-    """Write figures as a record of ``study``; measured again, it is overwritten."""
+def measured(
+    study: str, settings: dict, cost: dict[str, float], data: str = "synthetic"
+) -> results.Record:
+    """Write figures as a record of ``study``, over ``data``; measured again, it is overwritten."""
     config = {"model": study, **settings, "threads": torch.get_num_threads()}
     record = results.Record(
         config=config,
@@ -45,7 +47,7 @@ def measured(study: str, settings: dict, cost: dict[str, float]) -> results.Reco
         test={},
         history=[],
         cost=cost,
-        provenance=results.provenance(device=choose_device("auto"), data="synthetic", seed=0),
+        provenance=results.provenance(device=choose_device("auto"), data=data, seed=0),
     )
     results.write(record, results.root() / study)
     return record

@@ -36,7 +36,8 @@ from dataclasses import dataclass, field
 import torch
 
 from benchmarks import peers
-from inforec import data, results
+from benchmarks.run import measured
+from inforec import data
 from inforec.results import Record, Table
 
 STUDY = "bench-peers"
@@ -168,8 +169,8 @@ def implicit(name: str, dataset: data.Dataset, epochs: int) -> Record:
     config |= {"epochs": epochs, "validate_every": epochs, **RANKING[0].config}
     both = {"inforec": inforec(config), "implicit": theirs}
     epoch = {library: statistics.median(one["epochs"]) for library, one in both.items()}
-    measured = {name: _of(name, **both) for name in ("seconds_evaluation", "peak_memory_mib")}
-    return _record(config, {"seconds_per_epoch": epoch, **measured}, dataset.fingerprint)
+    others = {name: _of(name, **both) for name in ("seconds_evaluation", "peak_memory_mib")}
+    return _record(config, {"seconds_per_epoch": epoch, **others}, dataset.fingerprint)
 
 
 def target(pair: Pair, name: str, dataset: data.Dataset) -> Record:
@@ -230,27 +231,17 @@ def _of(name: str, **answers: dict) -> dict[str, float]:
     return {library: answer[name] for library, answer in answers.items()}
 
 
-def _record(config: dict, measured: dict[str, dict[str, float]], fingerprint: str) -> Record:
+def _record(config: dict, figures: dict[str, dict[str, float]], fingerprint: str) -> Record:
     """One record of a pair, whose cost holds each figure of both libraries, such as
     inforec_seconds_per_epoch and recbole_seconds_per_epoch."""
-    (peer,) = {library for values in measured.values() for library in values} - {"inforec"}
-    config = {**config, "threads": THREADS, "seed": 0, "peer": peer}
+    (peer,) = {library for values in figures.values() for library in values} - {"inforec"}
+    config = {**config, "seed": 0, "peer": peer}
     cost = {
         f"{library}_{name}": value
-        for name, values in measured.items()
+        for name, values in figures.items()
         for library, value in values.items()
     }
-    record = Record(
-        config=config,
-        run_id=results.run_id(config),
-        study=STUDY,
-        valid={},
-        test={},
-        history=[],
-        cost=cost,
-        provenance=results.provenance(device=torch.device("cpu"), data=fingerprint, seed=0),
-    )
-    results.write(record, results.root() / STUDY)
+    record = measured(STUDY, config, cost, fingerprint)
     print(Table(HEADER, shown(record)), flush=True)
     return record
 
