@@ -84,3 +84,15 @@ def test_the_table_says_how_many_times_better_inforec_is():
         ["rows_per_second", "6", "2", "3.00"],
         ["seconds_per_epoch", "2", "1", "0.50"],
     ]
+
+
+def test_a_pair_is_one_record_of_both_libraries_and_replaces_the_one_before(tmp_path, monkeypatch):
+    monkeypatch.setenv("INFOREC_RESULTS", str(tmp_path))
+    for ours in (3.0, 2.0):
+        figures = {"seconds_per_epoch": {"inforec": ours, "recbole": 4.0}}
+        compare._record({"dataset": "in memory", "model": "fm"}, figures, "print of the rows")
+    (record,) = results.load(tmp_path / "bench-peers")
+    assert record.cost == {"inforec_seconds_per_epoch": 2.0, "recbole_seconds_per_epoch": 4.0}
+    assert record.config["peer"] == "recbole" and record.config["model"] == "fm"
+    assert record.config["threads"] == torch.get_num_threads()
+    assert record.provenance["data"] == "print of the rows"
