@@ -38,10 +38,14 @@ def configs(folder):
 
 def numbers(record):
     """All that must not depend on what befell the run, as text, in which NaN equals NaN."""
-    history = [{**entry, "seconds": 0} for entry in record.history]
     users = {name: values.tolist() for name, values in record.users.items()}
-    parts = (record.config, record.study, record.valid, record.test, record.law, history, users)
+    parts = (record.config, record.study, record.valid, record.test, record.law, users)
     return json.dumps(parts, sort_keys=True)
+
+
+def history(record):
+    """The history as text, without its seconds."""
+    return json.dumps([{**entry, "seconds": 0} for entry in record.history], sort_keys=True)
 
 
 def work(folder, store, fault, pipe):
@@ -95,7 +99,8 @@ class Moments:
                 return moments.do(super().write, content)
 
         def opened(path, mode):
-            return File(path, mode) if mode == "wb" else open(path, mode)
+            # Buffered, as by open() itself: a raw file reports a cut write only as a smaller count.
+            return io.BufferedWriter(File(path, mode)) if mode == "wb" else open(path, mode)
 
         results.open = opened
         for name in ("replace", "unlink", "fsync"):
