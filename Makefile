@@ -72,22 +72,22 @@ format: $(VENV)/.inforec ## Bring the code into form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# RecBole needs an older NumPy than inforec.
-PEERS := .venv-recbole
-$(PEERS)/.peers: benchmarks/peers/requirements.txt
-	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
+# RecBole needs an older NumPy than inforec, and LensKit's versions are its own.
+PEERS := .venv-recbole .venv-lenskit
+.venv-%/.peers: benchmarks/peers/%.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
-peers: $(PEERS)/.peers ## Create .venv-recbole with the library that inforec is compared with
+peers: $(PEERS:%=%/.peers) ## Create an environment for each library that inforec is compared with
 
-bench: $(VENV)/.inforec $(PEERS)/.peers ## Measure speed and memory, here and beside RecBole
+bench: $(VENV)/.inforec peers ## Measure speed and memory, here and beside other libraries
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.limits
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.peers.compare
 
-bench-full: $(VENV)/.inforec $(PEERS)/.peers ## The same on MovieLens-1M and Gowalla: hours
+bench-full: $(VENV)/.inforec peers ## The same on MovieLens-1M and Gowalla: hours
 	$(BIN)/python -m benchmarks.peers.compare --full
 
 clean-book: ## Remove the built book and the runs shown in it

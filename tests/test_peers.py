@@ -7,13 +7,15 @@ from benchmarks.peers import compare, records
 
 from inforec import results
 from inforec.data import Clicks
-from inforec.evaluate import evaluate_lists
+from inforec.evaluate import evaluate, evaluate_lists
+from inforec.models import REGISTRY
 from inforec.results import Record
 from inforec.types import PAD
 
-installed = pytest.mark.skipif(
-    not peers.PYTHON.exists(), reason="RecBole is not installed: make peers"
-)
+
+def installed(library):
+    absent = not peers.python(library).exists()
+    return pytest.mark.skipif(absent, reason=f"{library} is not installed: make peers")
 
 
 def lines(path):
@@ -53,7 +55,7 @@ def test_labelled_rows_are_written_with_all_values_of_a_field(clicks, tmp_path):
     assert [[int(t) for t in row[2].split()] for row in rows] == tags and [] in tags
 
 
-@installed
+@installed("recbole")
 @pytest.mark.slow
 def test_recbole_and_inforec_measure_the_same_lists_alike(tiny):
     answer, arrays = peers.recbole("BPR", tiny, {"epochs": 3}, seed=0, k=5)
@@ -62,17 +64,38 @@ def test_recbole_and_inforec_measure_the_same_lists_alike(tiny):
     assert len(answer["history"]) == 3 and answer["rows"] == len(tiny.train)
 
 
-@installed
+@installed("recbole")
 @pytest.mark.slow
 def test_a_failure_of_recbole_is_shown(tiny):
-    with pytest.raises(RuntimeError, match="RecBole's EASE failed"):
+    with pytest.raises(RuntimeError, match="recbole's EASE failed"):
         peers.recbole("EASE", tiny, {"learner": "no such", "reg_weight": "much"}, seed=0, k=5)
+
+
+@installed("lenskit")
+@pytest.mark.slow
+def test_lenskit_and_inforec_rank_alike(tiny):
+    """The same closed form on the same rows; LensKit's NDCG and recall are defined otherwise."""
+    theirs = peers.lenskit("EASE", tiny, {"regularization": 2.0}, k=5)["valid"]
+    model = REGISTRY["ease"](tiny.train, REGISTRY["ease"].Config(l2=2.0))
+    model.on_fit_start()
+    own, _ = evaluate(model, tiny, (5,), "valid")
+    for name, same in (("Hit", "hit"), ("RecipRank", "mrr"), ("Precision", "precision")):
+        assert theirs[f"{name}@5"] == pytest.approx(own[f"{same}@5"])
 
 
 def test_every_peer_has_a_name_for_people():
     models = (*records.RANKING, *records.CLICKS, "DIN")
     configs = [records.RecBoleConfig(model).to_dict() for model in models]
     assert {config["model"] for config in configs} <= set(results.NAMES)
+
+
+def test_the_median_is_over_the_epochs_of_all_rounds():
+    seconds = iter([[5.0, 1.0], [7.0, 3.0], [9.0, 2.0]])
+    both = compare.in_turn(
+        inforec=lambda: {"epochs": next(seconds)}, recbole=lambda: {"epochs": [1.0]}
+    )
+    assert both["inforec"]["seconds_per_epoch"] == 4.0
+    assert both["recbole"] == {"epochs": [1.0], "seconds_per_epoch": 1.0}
 
 
 def test_the_table_says_how_many_times_better_inforec_is():
@@ -89,8 +112,9 @@ def test_the_table_says_how_many_times_better_inforec_is():
 def test_a_pair_is_one_record_of_both_libraries_and_replaces_the_one_before(tmp_path, monkeypatch):
     monkeypatch.setenv("INFOREC_RESULTS", str(tmp_path))
     for ours in (3.0, 2.0):
-        figures = {"seconds_per_epoch": {"inforec": ours, "recbole": 4.0}}
-        compare._record({"dataset": "in memory", "model": "fm"}, figures, "print of the rows")
+        both = {"inforec": {"seconds_per_epoch": ours}, "recbole": {"seconds_per_epoch": 4.0}}
+        config = {"dataset": "in memory", "model": "fm"}
+        compare._record(config, both, ("seconds_per_epoch",), "print of the rows")
     (record,) = results.load(tmp_path / "bench-peers")
     assert record.cost == {"inforec_seconds_per_epoch": 2.0, "recbole_seconds_per_epoch": 4.0}
     assert record.config["peer"] == "recbole" and record.config["model"] == "fm"

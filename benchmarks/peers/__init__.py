@@ -1,9 +1,9 @@
 """Other libraries on the rows that inforec trains on, each by a Python of its own.
 
-RecBole 1.2.1 runs with the versions in requirements.txt, in .venv-recbole at the root of the
-repository (``make peers``). It reads the split from files in its own pre-split form, written here,
-and its lists and logits are measured by inforec's functions. SELFRec is in no package registry, so
-it is not compared.
+RecBole 1.2.1 runs with the versions in recbole.txt, in .venv-recbole at the root of the repository,
+LensKit with those in lenskit.txt, in .venv-lenskit (``make peers``). They read the split from files
+in RecBole's pre-split form, written here; RecBole's lists and logits are measured by inforec's
+functions. SELFRec is in no package registry, so it is not compared.
 
 Shape letters: E rows, U users, K list length.
 """
@@ -26,8 +26,7 @@ from inforec.data import Clicks, Dataset
 from inforec.types import PAD, Impressions
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".venv-recbole" / "bin" / "python"
-WORKER = Path(__file__).with_name("recbole_worker.py")
+LIBRARIES = ("recbole", "lenskit")
 PARTS = ("train", "valid", "test")
 SCORES_HELD = 2**24  # at a time, in RecBole's evaluation as in inforec's; its default is 4096
 NAMES = {"user": "user_id", "item": "item_id"}
@@ -121,10 +120,6 @@ def recbole(
     Raises:
         RuntimeError: with what RecBole wrote, if it fails.
     """
-    if not PYTHON.exists():
-        raise RuntimeError(
-            f"{PYTHON} is not there: expected the peers, which `make peers` installs"
-        )
     clicks = isinstance(data, Clicks)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -160,17 +155,7 @@ def recbole(
             "k": k,
             "arrays": str(folder / "arrays.npz"),
         }
-        done = subprocess.run(
-            [PYTHON, "-W", "ignore", WORKER],
-            cwd=folder,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-            input=json.dumps(given),
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise RuntimeError(f"RecBole's {model} failed:\n{done.stderr[-4000:]}")
-        answer = json.loads(done.stdout.splitlines()[-1])
+        answer = _worker("recbole", given, folder)
         with np.load(folder / "arrays.npz") as stored:
             arrays = dict(stored)
     if clicks:
@@ -179,3 +164,44 @@ def recbole(
             if not torch.equal(label_E, getattr(data, on).label):
                 raise RuntimeError(f"RecBole's {model} changed the order of the {on} rows")
     return answer, arrays
+
+
+def lenskit(model: str, data: Dataset, options: dict, *, k: int = 20, threads: int = 1) -> dict:
+    """What lenskit_worker.py measures of LensKit's ``model``, "FlexMF" or "EASE".
+
+    Raises:
+        RuntimeError: with what LensKit wrote, if it fails.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_dataset(data, folder)
+        given = {"model": model, "options": options, "k": k, "threads": threads}
+        return _worker("lenskit", given, folder)
+
+
+def python(library: str) -> Path:
+    """Where the Python of a library is, once ``make peers`` has installed it."""
+    return ROOT / f".venv-{library}" / "bin" / "python"
+
+
+def _worker(library: str, given: dict, folder: Path) -> dict:
+    """What the worker of a library prints, run in ``folder``.
+
+    Raises:
+        RuntimeError: with what it wrote, if it fails, or if it is not installed.
+    """
+    if not python(library).exists():
+        raise RuntimeError(
+            f"{python(library)} is not there: expected the peers, which `make peers` installs"
+        )
+    done = subprocess.run(
+        [python(library), "-W", "ignore", Path(__file__).with_name(f"{library}_worker.py")],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": str(given["threads"])},
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{library}'s {given['model']} failed:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.splitlines()[-1])

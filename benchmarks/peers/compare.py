@@ -1,4 +1,4 @@
-"""inforec beside RecBole 1.2.1 and implicit: equal rows, threads, batch and embedding size.
+"""inforec beside RecBole, implicit and LensKit: equal rows, threads, batch and embedding size.
 
     python -m benchmarks.peers.compare [--full]
 
@@ -6,7 +6,8 @@ The short form takes ml-100k and the click-through models; --full takes ml-1m an
 SGL, LightGCN to the end of RecBole's training. Each pair of runs is one record of the study
 bench-peers; measured again, it is overwritten. What is measured:
 
-- seconds of an epoch: the median of all but the first (validation not counted), both with the BPR
+- seconds of an epoch: the median of all but the first, of ROUNDS runs of each library in turn,
+  because a machine's speed drifts (validation not counted); both with the BPR
   loss and one negative, or the logistic loss of whole rows for auto-encoders; of EASE, seconds of
   the solution;
 - seconds of an evaluation: validation users, all items ranked, metrics included; RecBole's own
@@ -18,8 +19,8 @@ bench-peers; measured again, it is overwritten. What is measured:
 - rows a second of training click-through models, on ROWS rows;
 - peak memory of the process, data and libraries included.
 
-`implicit` is compared on matrix factorisation with the BPR loss alone; it steps pair by pair. Not
-compared: SELFRec, which is in no package registry, and LensKit, which needs Python 3.12.
+`implicit` is compared on matrix factorisation with the BPR loss alone; it steps pair by pair.
+LensKit has that, LightGCN and EASE. Not compared: SELFRec, which is in no package registry.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -45,6 +47,7 @@ THREADS = 2
 BATCH, DIM, LAYERS = 2048, 64, 3
 SPLITS = {"ml-100k": "random", "ml-1m": "random", "gowalla": "given"}
 ROWS = 2**16
+ROUNDS = 3
 LARGEST_EASE = 20_000  # items whose Gram matrix fits in memory twice
 HIDDEN, DEEP, FIELD_DIM, HISTORY = 64, 2, 10, 20
 
@@ -69,6 +72,12 @@ RANKING = (
     Pair("multvae", {"options": {"hidden": 600, "dim": 128}, "temperature": 1.0}, "MultiVAE"),
     Pair("ease", {"options": {"l2": 250.0}}, "EASE"),
 )
+FIGURES = ("seconds_per_epoch", "seconds_evaluation", "peak_memory_mib")
+LENSKIT = {  # its name and settings there
+    "mf": ("FlexMF", {"preset": "bpr"}),
+    "lightgcn": ("FlexMF", {"preset": "lightgcn", "convolution_layers": LAYERS}),
+    "ease": ("EASE", {"regularization": 250.0}),
+}
 MLP = {"hidden": HIDDEN, "layers": DEEP, "dropout": 0.0}
 PEER_MLP = {"mlp_hidden_size": [HIDDEN] * DEEP, "dropout_prob": 0.0}
 CLICKS = (
@@ -126,8 +135,28 @@ def inforec(config: dict, rows: int | None = None) -> dict:
     return worker("inforec", {"config": config, "rows": rows})
 
 
-def ranking(pair: Pair, name: str, dataset: data.Dataset, epochs: int) -> Record:
-    """Seconds of an epoch and of an evaluation, and memory."""
+def recbole(pair: Pair, rows: data.Dataset | data.Clicks, options: dict) -> dict:
+    """What recbole_worker.py measures: seconds of each epoch but the first, or of a closed form."""
+    options = {**options, **pair.options}
+    answer, _ = peers.recbole(pair.peer, rows, options, seed=0, threads=THREADS)
+    seconds = [entry["seconds"] for entry in answer["history"][1:]]
+    answer["epochs"] = [answer["seconds_build"]] if pair.model == "ease" else seconds
+    validation = [entry["seconds_validation"] for entry in answer["history"]]
+    return answer | {"seconds_evaluation": statistics.median(validation)}
+
+
+def in_turn(**runs: Callable[[], dict]) -> dict[str, dict]:
+    """The last of ROUNDS runs of each library, and as ``seconds_per_epoch`` the median of all."""
+    answers = [{library: run() for library, run in runs.items()} for _ in range(ROUNDS)]
+    return {
+        library: last
+        | {"seconds_per_epoch": statistics.median(s for a in answers for s in a[library]["epochs"])}
+        for library, last in answers[-1].items()
+    }
+
+
+def ranking(pair: Pair, name: str, dataset: data.Dataset, epochs: int) -> list[Record]:
+    """Seconds of an epoch and of an evaluation, and memory, beside each peer with this model."""
     reconstructs = pair.model in ("cdae", "multvae")
     mean = len(dataset.train) / int((dataset.train.user_counts > 0).sum())
     options = {
@@ -136,41 +165,27 @@ def ranking(pair: Pair, name: str, dataset: data.Dataset, epochs: int) -> Record
         "epochs": epochs,
         "metrics": ["Recall", "MRR", "NDCG", "Hit", "Precision"],
     }
-    theirs, _ = peers.recbole(
-        pair.peer, dataset, {**options, **pair.options}, seed=0, threads=THREADS
-    )
     config = {"model": pair.model, "dataset": name, "split": dataset.split, "batch_size": BATCH}
-    config |= {"epochs": epochs, "validate_every": epochs}
-    ours = inforec({**config, **pair.config})
-    validation = [entry["seconds_validation"] for entry in theirs["history"]]
-    closed = pair.model == "ease"
-    return _record(
-        {**config, "options": pair.config["options"]},
-        {
-            "seconds_per_epoch": {
-                "inforec": ours["seconds"] if closed else statistics.median(ours["epochs"]),
-                "recbole": theirs["seconds_build"] if closed else _epoch(theirs),
-            },
-            "seconds_evaluation": {
-                "inforec": ours["seconds_evaluation"],
-                "recbole": statistics.median(validation),
-            },
-            "peak_memory_mib": _of("peak_memory_mib", inforec=ours, recbole=theirs),
-        },
-        dataset.fingerprint,
-    )
+    config |= {"epochs": epochs, "validate_every": epochs, "options": pair.config["options"]}
 
+    def ours() -> dict:
+        answer = inforec({**config, **pair.config})
+        return answer | {"epochs": [answer["seconds"]]} if pair.model == "ease" else answer
 
-def implicit(name: str, dataset: data.Dataset, epochs: int) -> Record:
-    """Matrix factorisation with the BPR loss beside `implicit`: an epoch, an evaluation, memory."""
-    given = {"dataset": name, "split": dataset.split, "dim": DIM, "epochs": epochs}
-    theirs = worker("implicit", given)
-    config = {"model": "mf", "dataset": name, "split": dataset.split, "batch_size": BATCH}
-    config |= {"epochs": epochs, "validate_every": epochs, **RANKING[0].config}
-    both = {"inforec": inforec(config), "implicit": theirs}
-    epoch = {library: statistics.median(one["epochs"]) for library, one in both.items()}
-    others = {name: _of(name, **both) for name in ("seconds_evaluation", "peak_memory_mib")}
-    return _record(config, {"seconds_per_epoch": epoch, **others}, dataset.fingerprint)
+    runs = {"recbole": lambda: recbole(pair, dataset, options)}
+    if pair.model == "mf":
+        given = {"dataset": name, "split": dataset.split, "dim": DIM, "epochs": epochs}
+        runs["implicit"] = lambda: worker("implicit", given)
+    if pair.model in LENSKIT:
+        model, own = LENSKIT[pair.model]
+        if model == "FlexMF":
+            own = {**own, "embedding_size": DIM, "batch_size": BATCH, "epochs": epochs}
+        runs["lenskit"] = lambda: peers.lenskit(model, dataset, own, threads=THREADS)
+    records = []
+    for library, run in runs.items():
+        both = in_turn(**{"inforec": ours, library: run})
+        records.append(_record(config, both, FIGURES, dataset.fingerprint))
+    return records
 
 
 def target(pair: Pair, name: str, dataset: data.Dataset) -> Record:
@@ -187,61 +202,37 @@ def target(pair: Pair, name: str, dataset: data.Dataset) -> Record:
     config["validate_every"] = 1
     ours = inforec(config)
     quick = [seconds for seconds, value in ours["validated"] if value >= best]
-    return _record(
-        config,
-        {
-            "seconds_to_target": {"inforec": quick[0] if quick else math.nan, "recbole": reached},
-            "target_ndcg": {
-                "inforec": max(value for _, value in ours["validated"]),
-                "recbole": best,
-            },
+    both = {
+        "inforec": {
+            "seconds_to_target": quick[0] if quick else math.nan,
+            "target_ndcg": max(value for _, value in ours["validated"]),
         },
-        dataset.fingerprint,
-    )
+        "recbole": {"seconds_to_target": reached, "target_ndcg": best},
+    }
+    return _record(config, both, ("seconds_to_target", "target_ndcg"), dataset.fingerprint)
 
 
 def clicks(pair: Pair, found: data.Clicks, epochs: int) -> Record:
     """Rows a second of training."""
     options = {"embedding_size": FIELD_DIM, "train_batch_size": BATCH, "epochs": epochs}
-    theirs, _ = peers.recbole(
-        pair.peer, found, {**options, **pair.options}, seed=0, threads=THREADS
-    )
     config = {"model": pair.model, "dataset": found.name, "loss": "logistic", "epochs": epochs}
     config |= {"batch_size": BATCH, "options": pair.config, "weight_decay": 0.0}
-    ours = inforec(config, ROWS)
-    rows = len(found.train)
-    return _record(
-        {**config, "rows": ROWS},
-        {
-            "rows_per_second": {
-                "inforec": rows / statistics.median(ours["epochs"]),
-                "recbole": rows / _epoch(theirs),
-            },
-            "peak_memory_mib": _of("peak_memory_mib", inforec=ours, recbole=theirs),
-        },
-        found.fingerprint,
+    both = in_turn(
+        inforec=lambda: inforec(config, ROWS), recbole=lambda: recbole(pair, found, options)
     )
+    for answer in both.values():
+        answer["rows_per_second"] = len(found.train) / answer["seconds_per_epoch"]
+    figures = ("rows_per_second", "peak_memory_mib")
+    return _record({**config, "rows": ROWS}, both, figures, found.fingerprint)
 
 
-def _epoch(theirs: dict) -> float:
-    return statistics.median(entry["seconds"] for entry in theirs["history"][1:])
-
-
-def _of(name: str, **answers: dict) -> dict[str, float]:
-    return {library: answer[name] for library, answer in answers.items()}
-
-
-def _record(config: dict, figures: dict[str, dict[str, float]], fingerprint: str) -> Record:
+def _record(config: dict, both: dict[str, dict], figures: Sequence[str], rows: str) -> Record:
     """One record of a pair, whose cost holds each figure of both libraries, such as
     inforec_seconds_per_epoch and recbole_seconds_per_epoch."""
-    (peer,) = {library for values in figures.values() for library in values} - {"inforec"}
+    (peer,) = both.keys() - {"inforec"}
     config = {**config, "seed": 0, "peer": peer}
-    cost = {
-        f"{library}_{name}": value
-        for name, values in figures.items()
-        for library, value in values.items()
-    }
-    record = measured(STUDY, config, cost, fingerprint)
+    cost = {f"{library}_{name}": both[library][name] for name in figures for library in both}
+    record = measured(STUDY, config, cost, rows)
     print(Table(HEADER, shown(record)), flush=True)
     return record
 
@@ -271,10 +262,9 @@ def main() -> None:
     for name in ("ml-1m", "gowalla") if full else ("ml-100k",):
         dataset = data.load(name, split=SPLITS[name])
         epochs = 3 if full else 6
-        records.append(implicit(name, dataset, epochs))
         for pair in RANKING:
             if pair.model != "ease" or dataset.num_items < LARGEST_EASE:
-                records.append(ranking(pair, name, dataset, epochs))
+                records += ranking(pair, name, dataset, epochs)
         if name != "gowalla":
             records += [target(pair, name, dataset) for pair in RANKING if pair.model in QUICK]
     for pair in () if full else CLICKS:
