@@ -92,7 +92,9 @@ def test_every_peer_has_a_name_for_people():
 def test_the_median_is_over_the_epochs_of_all_rounds():
     seconds = iter([[5.0, 1.0], [7.0, 3.0], [9.0, 2.0]])
     both = compare.in_turn(
-        inforec=lambda: {"epochs": next(seconds)}, recbole=lambda: {"epochs": [1.0]}
+        3,
+        inforec=lambda: {"epochs": next(seconds)},
+        recbole=lambda: {"epochs": [1.0]},
     )
     assert both["inforec"]["seconds_per_epoch"] == 4.0
     assert both["recbole"] == {"epochs": [1.0], "seconds_per_epoch": 1.0}

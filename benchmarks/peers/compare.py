@@ -47,7 +47,7 @@ THREADS = 2
 BATCH, DIM, LAYERS = 2048, 64, 3
 SPLITS = {"ml-100k": "random", "ml-1m": "random", "gowalla": "given"}
 ROWS = 2**16
-ROUNDS = 3
+ROUNDS = 3  # one with --full: the runs are long
 LARGEST_EASE = 20_000  # items whose Gram matrix fits in memory twice
 HIDDEN, DEEP, FIELD_DIM, HISTORY = 64, 2, 10, 20
 
@@ -145,9 +145,9 @@ def recbole(pair: Pair, rows: data.Dataset | data.Clicks, options: dict) -> dict
     return answer | {"seconds_evaluation": statistics.median(validation)}
 
 
-def in_turn(**runs: Callable[[], dict]) -> dict[str, dict]:
-    """The last of ROUNDS runs of each library, and as ``seconds_per_epoch`` the median of all."""
-    answers = [{library: run() for library, run in runs.items()} for _ in range(ROUNDS)]
+def in_turn(rounds: int, **runs: Callable[[], dict]) -> dict[str, dict]:
+    """The last of the runs of each library, and as ``seconds_per_epoch`` the median of all."""
+    answers = [{library: run() for library, run in runs.items()} for _ in range(rounds)]
     return {
         library: last
         | {"seconds_per_epoch": statistics.median(s for a in answers for s in a[library]["epochs"])}
@@ -155,7 +155,7 @@ def in_turn(**runs: Callable[[], dict]) -> dict[str, dict]:
     }
 
 
-def ranking(pair: Pair, name: str, dataset: data.Dataset, epochs: int) -> list[Record]:
+def ranking(pair: Pair, name: str, dataset: data.Dataset, epochs: int, rounds: int) -> list[Record]:
     """Seconds of an epoch and of an evaluation, and memory, beside each peer with this model."""
     reconstructs = pair.model in ("cdae", "multvae")
     mean = len(dataset.train) / int((dataset.train.user_counts > 0).sum())
@@ -183,7 +183,7 @@ def ranking(pair: Pair, name: str, dataset: data.Dataset, epochs: int) -> list[R
         runs["lenskit"] = lambda: peers.lenskit(model, dataset, own, threads=THREADS)
     records = []
     for library, run in runs.items():
-        both = in_turn(**{"inforec": ours, library: run})
+        both = in_turn(rounds, **{"inforec": ours, library: run})
         records.append(_record(config, both, FIGURES, dataset.fingerprint))
     return records
 
@@ -218,7 +218,9 @@ def clicks(pair: Pair, found: data.Clicks, epochs: int) -> Record:
     config = {"model": pair.model, "dataset": found.name, "loss": "logistic", "epochs": epochs}
     config |= {"batch_size": BATCH, "options": pair.config, "weight_decay": 0.0}
     both = in_turn(
-        inforec=lambda: inforec(config, ROWS), recbole=lambda: recbole(pair, found, options)
+        ROUNDS,
+        inforec=lambda: inforec(config, ROWS),
+        recbole=lambda: recbole(pair, found, options),
     )
     for answer in both.values():
         answer["rows_per_second"] = len(found.train) / answer["seconds_per_epoch"]
@@ -261,10 +263,10 @@ def main() -> None:
     records = []
     for name in ("ml-1m", "gowalla") if full else ("ml-100k",):
         dataset = data.load(name, split=SPLITS[name])
-        epochs = 3 if full else 6
+        epochs, rounds = (3, 1) if full else (6, ROUNDS)
         for pair in RANKING:
             if pair.model != "ease" or dataset.num_items < LARGEST_EASE:
-                records += ranking(pair, name, dataset, epochs)
+                records += ranking(pair, name, dataset, epochs, rounds)
         if name != "gowalla":
             records += [target(pair, name, dataset) for pair in RANKING if pair.model in QUICK]
     for pair in () if full else CLICKS:
