@@ -19,7 +19,7 @@ from inforec import results
 from inforec.experiment import RunConfig, run
 
 FIRST = 2026  # seed of the first split
-PENALTIES = {"AutoRec": (300.0, 1000.0, 100.0), "BiasedMF": (0.05, 0.03, 0.08)}
+PENALTIES = {"AutoRec": (300.0, 1000.0, 100.0, 200.0), "BiasedMF": (0.05, 0.03, 0.08, 0.12)}
 TRAINING = {
     "ml-1m": {
         "AutoRec": {"batch_size": 65536, "learning_rate": 0.001, "epochs": 40},
