@@ -213,8 +213,8 @@ def test_ratings_are_tuned_on_the_first_split_and_run_on_all(workflow, tmp_path,
     monkeypatch.setattr("sys.argv", ["ratings.py", "--splits", "2"])
     ratings.main()
     tried, made = (results.load(tmp_path / study) for study in ("ratings-tune", "ratings"))
-    # Three methods with three penalties each; the chosen on two splits, and three other pairs.
-    assert len(tried) == 9 and len(made) == 3 * 2 + 3
+    # Three methods with four penalties each; the chosen on two splits, and three other pairs.
+    assert len(tried) == 12 and len(made) == 3 * 2 + 3
     assert {record.config["split_seed"] for record in tried} == {ratings.FIRST}
     best = {record.run_id for record in made} & {record.run_id for record in tried}
     assert len(best) == 3
