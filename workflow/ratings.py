@@ -19,7 +19,7 @@ from inforec import results
 from inforec.experiment import RunConfig, run
 
 FIRST = 2026  # seed of the first split
-PENALTIES = {"AutoRec": (300.0, 1000.0, 100.0, 200.0), "BiasedMF": (0.05, 0.03, 0.08, 0.12)}
+PENALTIES = {"AutoRec": (100.0, 200.0, 300.0, 500.0), "BiasedMF": (0.03, 0.05, 0.08, 0.12)}
 TRAINING = {
     "ml-1m": {
         "AutoRec": {"batch_size": 65536, "learning_rate": 0.001, "epochs": 40},
@@ -48,8 +48,8 @@ def setting(dataset: str, method: str, penalty: float) -> RunConfig:
         options={**options, "penalty": penalty},
         loss="mse",
         weight_decay=0.0,
-        validate_every=4,
-        patience=2,
+        validate_every=1,
+        patience=8,
         **TRAINING[dataset][method.split("-")[-1]],
     )
 
