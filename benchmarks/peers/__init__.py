@@ -26,7 +26,6 @@ from inforec.data import Clicks, Dataset
 from inforec.types import PAD, Impressions
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARIES = ("recbole", "lenskit")
 PARTS = ("train", "valid", "test")
 SCORES_HELD = 2**24  # at a time, in RecBole's evaluation as in inforec's; its default is 4096
 NAMES = {"user": "user_id", "item": "item_id"}

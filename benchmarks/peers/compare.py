@@ -7,9 +7,8 @@ SGL, LightGCN to the end of RecBole's training. Each pair of runs is one record 
 bench-peers; measured again, it is overwritten. What is measured:
 
 - seconds of an epoch: the median of all but the first, of ROUNDS runs of each library in turn,
-  because a machine's speed drifts (validation not counted); both with the BPR
-  loss and one negative, or the logistic loss of whole rows for auto-encoders; of EASE, seconds of
-  the solution;
+  because a machine's speed drifts (validation not counted); both with the BPR loss and one
+  negative, or the logistic loss of whole rows for auto-encoders; of EASE, seconds of the solution;
 - seconds of an evaluation: validation users, all items ranked, metrics included; RecBole's own
   five metrics, and not its default of 4096 scores at a time, which is many times slower, but as
   many as inforec takes;

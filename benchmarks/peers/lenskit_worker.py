@@ -1,8 +1,7 @@
 """One run of LensKit, by the Python of .venv-lenskit: settings in as JSON, seconds out.
 
 It imports nothing of inforec. ``benchmarks.peers`` writes the rows and starts it in their folder.
-LensKit's own
-trainer, pipeline and metrics do everything; what is added is a clock.
+LensKit's own trainer, pipeline and metrics do everything; what is added is a clock.
 """
 
 import json
