@@ -190,16 +190,15 @@ def slow_ngcf(model, edges, heard, kept):
                 received[v] = [r + o for r, o in zip(received[v], own, strict=True)]
         if config.nonlinear:
             received = [[x if x > 0 else 0.2 * x for x in row] for row in received]
-        layers.append(
-            [
-                [x * k for x, k in zip(*rows, strict=True)]
-                for rows in zip(received, kept[number], strict=True)
-            ]
-        )
+        received = [
+            [x * k for x, k in zip(*rows, strict=True)]
+            for rows in zip(received, kept[number], strict=True)
+        ]
+        if config.combine == "unit":
+            received = [[x / math.hypot(*row) for x in row] for row in received]
+        layers.append(received)
     if config.combine == "mean":
         return torch.tensor(layers).mean(0)
-    if config.combine == "unit":
-        layers[1:] = [[[x / math.hypot(*row) for x in row] for row in rows] for rows in layers[1:]]
     return torch.tensor([[x for layer in layers for x in layer[v]] for v in range(size)])
 
 
@@ -211,6 +210,17 @@ def ngcf(data, **options):
         for parameter in model.parameters():
             parameter.normal_(std=0.7)
     return model
+
+
+def test_ngcf_at_unit_length_starts_as_glorot_says():
+    one = torch.zeros(1, dtype=torch.long)
+    data = Interactions(user=one, item=one, num_users=300, num_items=900)
+    model = REGISTRY["ngcf"](data, REGISTRY["ngcf"].Config(dim=64, combine="unit"))
+    user_UD, item_ND = model.node_VD.detach().split([data.num_users, data.num_items])
+    assert user_UD.std().item() == pytest.approx(math.sqrt(2 / (300 + 64)), rel=0.05)
+    assert item_ND.std().item() == pytest.approx(math.sqrt(2 / (900 + 64)), rel=0.05)
+    plain = REGISTRY["ngcf"](data, REGISTRY["ngcf"].Config(dim=64))
+    assert plain.node_VD.std().item() == pytest.approx(0.1, rel=0.05)
 
 
 def edges(data):

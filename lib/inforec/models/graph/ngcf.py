@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from inforec.checks import require_choice, require_number
 from inforec.graph import propagate
+from inforec.layers import unit
 from inforec.models.graph.lightgcn import LightGCN
 from inforec.types import Interactions
 
@@ -37,15 +38,16 @@ class NGCF(LightGCN):
     Differences from the paper and its code (github.com/xiangwang1223/
     neural_graph_collaborative_filtering):
 
-    1. the code puts an activation around each of the two parts, adds biases, and sets layers 1 .. L
-       to unit length before it joins them, here with ``combine="unit"``; its X is the mean over a
-       node's neighbours and the node itself, in both parts, without the added E; the paper does
-       none of this;
+    1. the code puts an activation around each of the two parts, adds biases, and joins layers 1 ..
+       L at unit length; its X is the mean over a node's neighbours and the node itself, in both
+       parts, without the added E; the paper does none of this. ``combine="unit"`` is as RecBole
+       has it: each layer is set to unit length, and the next one reads that;
     2. for the paper, message dropout drops whole messages, each with one chance; the code drops
        entries of what a node has received, as here;
     3. for the paper, node dropout silences nodes, an exact share of them; here each node has its
        own chance, and the code drops single entries of the adjacency, the same for all layers;
-    4. all layers have the size D; initial embeddings are normal, as in LightGCN, and not Glorot's;
+    4. all layers have the size D; initial embeddings are as in LightGCN, and Glorot's, as in the
+       code, with ``combine="unit"`` only, where their size beside 1 says what layer 0 counts for;
     5. weight decay acts on all of E^(0), W1 and W2, as in the paper's equation 11, where the code
        has it on the batch's final vectors; the loss is chosen outside.
     """
@@ -63,7 +65,7 @@ class NGCF(LightGCN):
             nonlinear: apply LeakyReLU to each layer.
             self_connection: each node sends a message to itself.
             combine: "concat" sets the layers side by side, as the paper does; "unit" the same, with
-                layers 1 .. L at unit length, as its code does; "mean" takes their mean.
+                layers 1 .. L at unit length; "mean" takes their mean.
             node_dropout: share of the nodes that are silent, in each layer.
             message_dropout: share of the entries of a layer that are zeroed.
         """
@@ -93,16 +95,18 @@ class NGCF(LightGCN):
             self.neighbour_LDD = _matrices(shape)
             if self.config.affinity:
                 self.affinity_LDD = _matrices(shape)
+        if self.config.combine == "unit":
+            for part_VD in self.node_VD.split([self.num_users, self.num_items]):
+                nn.init.xavier_normal_(part_VD)
 
     def propagated(self) -> Tensor:
         """(V, (L + 1) D), or (V, D) with combine="mean": what layers 0 .. L say, users first."""
         layers = [self.node_VD]
         for number in range(self.config.layers):
-            layers.append(self.step(layers[-1], number))
+            next_VD = self.step(layers[-1], number)
+            layers.append(unit(next_VD) if self.config.combine == "unit" else next_VD)
         if self.config.combine == "mean":
             return torch.stack(layers).mean(0)
-        if self.config.combine == "unit":
-            layers[1:] = [F.normalize(layer_VD, dim=1) for layer_VD in layers[1:]]
         return torch.cat(layers, dim=1)
 
     def step(self, node_VD: Tensor, number: int) -> Tensor:
