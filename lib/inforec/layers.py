@@ -125,22 +125,26 @@ class FieldEmbedding(nn.Module):
         """What to read, the same for every table of these fields, so that two tables share it.
 
         Returns:
-            The (B, F') places of the fields with one value, and for each of the others the (B, T)
+            The (F', B) places of the fields with one value, and for each of the others the (B, T)
             numbers of its values and the shares of the row's mean that they have; (B, V) shares of
             all its values instead if they are few.
         """
         single, several = self.names[: self.num_single], self.names[self.num_single :]
-        index_BF = torch.stack([fields[name] for name in single], 1) + self.first_F[: len(single)]
+        index_FB = torch.stack([fields[name] for name in single])
+        index_FB += self.first_F[: len(single), None]
         sizes = self.sizes[self.num_single :]
-        return index_BF, [self._shares(fields[n], s) for n, s in zip(several, sizes, strict=True)]
+        return index_FB, [self._shares(fields[n], s) for n, s in zip(several, sizes, strict=True)]
 
     def at(self, where: tuple[Tensor, list[tuple[Tensor, Tensor]]]) -> Tensor:
-        """(B, F, D): the vectors at the places that :meth:`where` found."""
-        index_BF, shares = where
-        parts = [take_rows(self.value_VD, index_BF)]
+        """(B, F, D): the vectors at the places that :meth:`where` found.
+
+        In memory field by field, in which order sums over fields are several times as fast.
+        """
+        index_FB, shares = where
+        parts = [take_rows(self.value_VD, index_FB)]
         for number, (index_BT, share) in enumerate(shares, start=self.num_single):
-            parts.append(self._mean(index_BT, share, number)[:, None])
-        return torch.cat(parts, 1)
+            parts.append(self._mean(index_BT, share, number)[None])
+        return torch.cat(parts).transpose(0, 1)
 
     def of(self, name: str, index: Tensor) -> Tensor:
         """The vectors of these values of one field, one each; zeros for -1."""
