@@ -123,6 +123,36 @@ def test_log_prob_of_a_table_is_zero_at_the_padding(path):
     assert single.tolist() == [table[0, 0], 0.0, table[2, 0], table[3, 1]]
 
 
+@pytest.mark.parametrize("exclude_BT", [None, EXCLUDE], ids=["all", "excluded"])
+@pytest.mark.parametrize("path", PATHS)
+def test_the_log_likelihood_is_the_sum_over_a_rows_items(path, exclude_BT):
+    item_BT = torch.tensor([[3, 1, -1], [-1, -1, -1], [1, 1, 3], [-1, 0, 6]])
+    vectors = embeddings()
+    law = build(path, *vectors, temperature=PER_ROW, exclude_BT=exclude_BT)
+    rows = [
+        sum(law.log_prob(item_BT[b : b + 1].expand(B, -1))[b, place] for place in places)
+        for b, places in enumerate([(0, 1), (), (0, 1, 2), (1, 2)])
+    ]
+    found_B, wanted_B = law.log_likelihood(item_BT), torch.stack([torch.as_tensor(r) for r in rows])
+    torch.testing.assert_close(found_B, wanted_B.double(), rtol=1e-10, atol=1e-10)
+    for found, wanted in zip(
+        torch.autograd.grad(found_B.square().sum(), vectors, retain_graph=True),
+        torch.autograd.grad(wanted_B.square().sum(), vectors),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+        assert wanted.abs().max() > 1e-3
+    nothing_BT = torch.full((B, 2), -1)
+    assert law.log_likelihood(nothing_BT).tolist() == [0.0] * B
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_row_is_likely_that_holds_an_excluded_item(path):
+    law = build(path, *embeddings(), exclude_BT=EXCLUDE)
+    item_BT = torch.tensor([[1, 8], [8, -1], [1, 3], [5, -1]])
+    assert (law.log_likelihood(item_BT) == -math.inf).tolist() == [True, False, False, True]
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_another_temperature_replaces_the_first(path):
     query_BD, item_ND = embeddings()

@@ -785,7 +785,7 @@ def _law(config: RunConfig, model, dataset) -> tuple[dict[str, float], Tensor | 
             found["category_kl"] = float(kl(dataset.interest_UC[block], law_BC).sum())
         found["entropy"] = float(law.entropy().sum())
         for name, part in parts.items():
-            found[f"nll_{name}"] = -float(law.log_prob(part.history_UT[block]).sum())
+            found[f"nll_{name}"] = -float(law.log_likelihood(part.history_UT[block]).sum())
         return found, law_BC
 
     for found, law_BC in in_blocks(said, len(user_U), 1024):

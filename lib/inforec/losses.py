@@ -47,7 +47,8 @@ def softmax(distribution: ItemDistribution, item: Tensor) -> Tensor:
             f"distribution covers {distribution.num_items} sampled candidates: expected the whole "
             "catalogue (sampled_softmax corrects for sampling)"
         )
-    return -distribution.log_prob(item).sum() / (item != PAD).sum()
+    log_prob = distribution.log_prob if item.ndim == 1 else distribution.log_likelihood
+    return -log_prob(item).sum() / (item != PAD).sum()
 
 
 def sampled_softmax(logits_BK: Tensor, log_q_BK: Tensor, temperature: float = 1.0) -> Tensor:
