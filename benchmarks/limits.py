@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from lightning_fabric import Fabric
 
+from benchmarks.peers.peak import peak_memory_mib
 from benchmarks.run import measured, seconds
 from benchmarks.synthetic import interactions
 from inforec import losses, results
@@ -128,12 +127,6 @@ def training(model_name: str, loss: str, train, steps: int = 3, **options):
         _train_epoch(fabric, step, optimizer, [next(source)], 1)
 
     return seconds(one, steps), SimpleNamespace(model=model, rows=getattr(batches, "rows", BATCH))
-
-
-def peak_memory_mib() -> float:
-    """Of this process, from Linux's own account."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
 
 def million() -> dict[str, float]:

@@ -3,9 +3,14 @@
 Shape letters: B rows, N items.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from benchmarks import growth, limits, synthetic
+from benchmarks.peers import peak
 from torch.utils.flop_counter import FlopCounterMode
 
 from inforec import results
@@ -54,3 +59,15 @@ def test_growth_writes_one_record_a_sweep_and_overwrites_it(tmp_path, monkeypatc
         sweeps = {(r.config["path"], r.config["varies"]): set(r.cost) for r in records}
         assert len(records) == 4 and sweeps["objective", "items"] == {"50", "100"}
         assert all(seconds > 0 for record in records for seconds in record.cost.values())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read on Linux")
+def test_the_peak_of_a_worker_is_not_that_of_the_process_that_started_it():
+    held = torch.ones(2**26)  # 256 MiB
+    code = "from peak import peak_memory_mib; print(peak_memory_mib())"
+    folder = Path(peak.__file__).parent
+    started = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert 0 < float(started.stdout) < 128 < 256 < peak.peak_memory_mib()
+    assert held[0] == 1

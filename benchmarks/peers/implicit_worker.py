@@ -6,7 +6,6 @@ It takes one (user, item) pair a step, without batches, in compiled code on all 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import time
@@ -17,6 +16,7 @@ import scipy.sparse
 from implicit.cpu.bpr import BayesianPersonalizedRanking
 from implicit.evaluation import ranking_metrics_at_k
 
+from benchmarks.peers.peak import peak_memory_mib
 from inforec import data
 from inforec.types import Interactions
 
@@ -43,7 +43,7 @@ def main() -> None:
     answer = {
         "epochs": [b - a for a, b in pairwise(ends[1:])],
         "seconds_evaluation": statistics.median(passes),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mib": peak_memory_mib(),
     }
     print(json.dumps(answer))
 

@@ -6,7 +6,6 @@ The counterpart of recbole_worker.py: the peak memory of the process is that of 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import time
 import torch
 
 from benchmarks import peers
+from benchmarks.peers.peak import peak_memory_mib
 from inforec import data, losses
 from inforec.batches import ImpressionBatches
 from inforec.evaluate import evaluate, evaluate_clicks
@@ -29,7 +29,7 @@ def main() -> None:
     config = RunConfig(**given["config"], device="cpu")
     measure = clicks if config.clicks else ranking
     answer = measure(config, given["rows"])
-    answer["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    answer["peak_memory_mib"] = peak_memory_mib()
     print(json.dumps(answer))
 
 

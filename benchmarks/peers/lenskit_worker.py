@@ -5,7 +5,6 @@ LensKit's own trainer, pipeline and metrics do everything; what is added is a cl
 """
 
 import json
-import resource
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ from lenskit.knn import EASEScorer
 from lenskit.metrics import NDCG, Hit, Precision, Recall, RecipRank, RunAnalysis
 from lenskit.pipeline import topn_pipeline
 from lenskit.training import TrainingOptions
+from peak import peak_memory_mib
 
 METRICS = (Recall, RecipRank, NDCG, Hit, Precision)
 SCORERS = {"FlexMF": FlexMFImplicitScorer, "EASE": EASEScorer}
@@ -54,7 +54,7 @@ def main() -> None:
     answer = {
         "epochs": seconds,
         "seconds_evaluation": statistics.median(passes),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mib": peak_memory_mib(),
         "valid": {name: float(value) for name, value in found.items()},
     }
     print(json.dumps(answer))

@@ -9,13 +9,13 @@ Shape letters: U users, K list length, E rows.
 
 import json
 import logging
-import resource
 import sys
 import time
 
 import numpy as np
 import scipy.sparse
 import torch
+from peak import peak_memory_mib
 
 torch_load = torch.load
 torch.load = lambda *given, **named: torch_load(*given, **{**named, "weights_only": False})
@@ -63,7 +63,7 @@ def main() -> None:
     begun = time.perf_counter()
     trainer.evaluate(test, load_best_model=False, show_progress=False)
     evaluated = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_memory_mib()
     arrays = {}
     for on, part in (("valid", valid), ("test", test)):
         if given["clicks"]:
