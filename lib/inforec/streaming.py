@@ -226,7 +226,7 @@ class _CataloguePass(torch.autograd.Function):
             if need_query:
                 query_grad_BD.addmm_(score_grad_BS, item_ND[block])
             if need_item:
-                item_grad_ND[block] = score_grad_BS.T @ query_BD
+                torch.mm(score_grad_BS.T, query_BD, out=item_grad_ND[block])
         return query_grad_BD, item_grad_ND, value_grad_NC, None, None
 
 
