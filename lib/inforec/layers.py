@@ -240,7 +240,7 @@ def interaction(vector_BFD: Tensor) -> Tensor:
 
 
 class _Interaction(torch.autograd.Function):
-    """The gradient of e_f is the sum of the others, in half the time that autograd takes."""
+    """The gradient of e_f is the sum of the others, in less time than autograd takes."""
 
     @staticmethod
     def forward(ctx, vector_BFD: Tensor) -> Tensor:
